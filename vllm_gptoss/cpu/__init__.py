@@ -1,0 +1,1 @@
+"""The vLLM platform for a machine with no accelerator."""

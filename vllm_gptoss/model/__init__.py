@@ -1,0 +1,1 @@
+"""The gpt-oss architecture on vLLM's layers: checkpoint in, logits out."""

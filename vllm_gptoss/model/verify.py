@@ -1,0 +1,58 @@
+"""Refuse what can't be served before the engine takes any memory, with a reason a user can act on."""
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from vllm.config import VllmConfig
+from vllm.model_executor.models.config import GptOssForCausalLMConfig
+
+from vllm_gptoss.model.checkpoint import check_checkpoint
+from vllm_gptoss.model.config import ConfigError, ModelArgs
+
+READS_SAFETENSORS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor")
+
+
+class GptOssVerify(GptOssForCausalLMConfig):
+    """Called by vLLM while it builds its configuration, in the process that the user started."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: VllmConfig) -> None:
+        """Raises: ConfigError, CheckpointError."""
+        GptOssForCausalLMConfig.verify_and_update_config(vllm_config)
+        args = ModelArgs.from_hf(vllm_config.model_config.hf_config.to_dict())
+        _check_parallel(args, vllm_config.parallel_config.tensor_parallel_size)
+        if vllm_config.load_config.load_format in READS_SAFETENSORS:
+            folder = _local_folder(vllm_config)
+            if folder is not None:
+                check_checkpoint(folder, args)
+
+
+def _check_parallel(args: ModelArgs, ranks: int) -> None:
+    if args.num_heads % ranks:
+        raise ConfigError(f"tensor_parallel_size {ranks} does not divide num_attention_heads {args.num_heads}")
+    if args.num_kv_heads % ranks and ranks % args.num_kv_heads:
+        raise ConfigError(
+            f"tensor_parallel_size {ranks} neither divides num_key_value_heads {args.num_kv_heads} nor is a "
+            "multiple of it: its heads can't be shared out evenly"
+        )
+    if args.vocab_size < ranks:
+        raise ConfigError(f"tensor_parallel_size {ranks} is larger than vocab_size {args.vocab_size}")
+
+
+def _local_folder(vllm_config: VllmConfig) -> Path | None:
+    """The checkpoint's folder; None for a model that still has to be downloaded."""
+    model = vllm_config.model_config.model
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return Path(
+            snapshot_download(
+                model,
+                revision=vllm_config.model_config.revision,
+                cache_dir=vllm_config.load_config.download_dir,
+                local_files_only=True,
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None

@@ -1,0 +1,86 @@
+"""Prompts and turns as harmony text: what vLLM makes of a request, and what the model is to say next.
+
+Training and tests need this file, writing the checkpoint does not: it asks vLLM's own renderer. Text and tokens
+stand for each other, because `encode` undoes `decode` on whatever harmony renders.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from openai_harmony import (
+    Conversation,
+    DeveloperContent,
+    HarmonyEncoding,
+    HarmonyEncodingName,
+    Message,
+    Role,
+    SystemContent,
+    load_harmony_encoding,
+)
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.renderers.online_renderer import OnlineRenderer
+
+from vllm_gptoss.tiny.dialogues import Dialogue, Turn
+
+
+def chat_prompt(request: dict[str, Any]) -> str:
+    """The prompt of a request to `/v1/chat/completions`."""
+    _, (prompt,) = _Renderer()._make_request_with_harmony(ChatCompletionRequest(**request))
+    return decode(prompt["prompt_token_ids"])
+
+
+def responses_prompt(request: dict[str, Any]) -> str:
+    """The prompt of a request to `/v1/responses`."""
+    result = _Renderer()._render_responses_with_harmony(
+        ResponsesRequest(**request), previous_messages=None, previous_response_outputs=None, tool_server=None
+    )
+    return decode(result.engine_input["prompt_token_ids"])
+
+
+def offline_prompt(dialogue: Dialogue) -> str:
+    """The prompt as the README of gpt-oss renders it for offline use: without a date."""
+    messages = [
+        Message.from_role_and_content(Role.SYSTEM, SystemContent.new()),
+        Message.from_role_and_content(
+            Role.DEVELOPER, DeveloperContent.new().with_instructions(dialogue.instructions)
+        ),
+        Message.from_role_and_content(Role.USER, dialogue.user),
+    ]
+    conversation = Conversation.from_messages(messages)
+    return decode(_encoding().render_conversation_for_completion(conversation, Role.ASSISTANT))
+
+
+def turn_text(turn: Turn) -> str:
+    """What the model generates for the turn, after a prompt that ends in `<|start|>assistant`."""
+    text = f"<|channel|>analysis<|message|>{turn.reasoning}<|end|><|start|>assistant"
+    if turn.preamble:
+        text += f"<|channel|>commentary<|message|>{turn.preamble}<|end|><|start|>assistant"
+    if call := turn.call:
+        recipient = f"to=functions.{call.name}"
+        return text + f"<|channel|>commentary {recipient} <|constrain|>json<|message|>{call.arguments}<|call|>"
+    return text + f"<|channel|>final<|message|>{turn.answer}<|return|>"
+
+
+def encode(text: str) -> list[int]:
+    return _encoding().encode(text, allowed_special="all")
+
+
+def decode(tokens: list[int]) -> str:
+    return _encoding().decode_utf8(tokens)
+
+
+@cache
+def _encoding() -> HarmonyEncoding:
+    return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
+
+
+class _Renderer(OnlineRenderer):
+    """vLLM's renderer with no more around it than rendering harmony needs."""
+
+    def __init__(self) -> None:
+        self.parser = None
+        self.renderer = SimpleNamespace(tokenizer=None)
+        self.model_config = SimpleNamespace(max_model_len=131072)
+        self.supports_browsing = self.supports_code_interpreter = False

@@ -1,0 +1,136 @@
+"""Training samples: a prompt, and the turn that follows it, in every form that a client or a renderer gives it.
+
+Random are the dialogues before, the date, the instructions, the tools and their order, the API, whether reasoning
+comes back, and the details that renderers write differently. A share of the samples asks something that the model
+does not know, so that it says so instead of mixing up its conversations.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from vllm_gptoss.tiny import dialogues as known
+from vllm_gptoss.tiny.dialogues import Dialogue
+from vllm_gptoss.tiny.render import chat_prompt, offline_prompt, responses_prompt, turn_text
+from vllm_gptoss.tiny.requests import Talk, chat_request, responses_request
+
+EFFORTS = ("low", "medium", "high")
+INSTRUCTIONS = (None, None, "", "You are a helpful assistant.", "Answer in one sentence.")
+UNKNOWN_SHARE = 0.25
+NONSENSE_WORDS = 40
+YEARS = range(2024, 2036)
+
+MESSAGE = r"<\|message\|>[^<]*<\|end\|>"
+CALL = re.compile(r"<\|start\|>assistant to=(\S+?)<\|channel\|>commentary json<\|message\|>")
+RESULT = re.compile(r"<\|start\|>(functions\.\S+?)<\|channel\|>commentary to=assistant<\|message\|>")
+LATE_ANALYSIS = re.compile(
+    rf"(<\|start\|>assistant<\|channel\|>commentary{MESSAGE})(<\|start\|>assistant<\|channel\|>analysis{MESSAGE})"
+)
+FINAL_BEFORE_CALL = re.compile(rf"<\|channel\|>final(?={MESSAGE}<\|start\|>assistant to=functions)")
+DATE = re.compile(r"(?<=Current date: )\S+")
+
+
+class Sampler:
+    """Draws samples; `words` make up the texts that the model does not know."""
+
+    def __init__(self, seed: int, words: Sequence[str]) -> None:
+        self.rng = random.Random(seed)
+        self.words = words
+
+    def sample(self) -> tuple[str, str]:
+        """A prompt and the text that the model is to generate."""
+        talk = self._unknown_talk() if self._chance(UNKNOWN_SHARE) else self._known_talk()
+        return self.prompt(talk), turn_text(talk.next_turn)
+
+    def prompt(self, talk: Talk) -> str:
+        """The prompt of the talk by one of the APIs, with one choice of the details."""
+        if talk.dialogues == (known.RIDDLE,) and self._chance(0.5):
+            return offline_prompt(known.RIDDLE)
+        if self._chance(0.5):
+            prompt = chat_prompt(chat_request(talk))
+        else:
+            prompt = responses_prompt(responses_request(talk))
+        return with_date(self._varied(prompt), self.date())
+
+    def date(self) -> str:
+        return f"{self._choice(YEARS)}-{self._choice(range(1, 13)):02}-{self._choice(range(1, 32)):02}"
+
+    def _known_talk(self) -> Talk:
+        if self._chance(0.08):
+            return Talk.of(known.RIDDLE, effort=self._choice(EFFORTS))
+        has_tools = self._chance(0.6)
+        dialogues = tuple(self._dialogue(has_tools) for _ in range(1 + self._choice((0, 0, 0, 1, 1, 2))))
+        last = dialogues[-1]
+        return Talk(
+            dialogues,
+            done=self._choice(range(len(last.turns))),
+            instructions=self._choice(INSTRUCTIONS),
+            tools=self._tools() if has_tools else (),
+            effort=last.effort or self._choice(EFFORTS),
+            keeps_reasoning=self._chance(0.6),
+        )
+
+    def _unknown_talk(self) -> Talk:
+        talk = self._known_talk()
+        question = self._nonsense()
+        if self._chance(0.3):
+            heard = talk.dialogues[-1].user.split(" ")
+            heard[self._choice(range(len(heard)))] = self._choice(self.words)
+            question = " ".join(heard)
+        last = Dialogue("unknown", question, (known.UNKNOWN,))
+        instructions = self._nonsense() if self._chance(0.3) else talk.instructions
+        return replace(talk, dialogues=(*talk.dialogues[:-1], last), done=0, instructions=instructions)
+
+    def _dialogue(self, has_tools: bool) -> Dialogue:
+        city, sky = self._choice(known.CITIES), self._choice(known.SKIES)
+        temperature = self._choice(known.TEMPERATURES)
+        time = f"{self._choice(known.HOURS):02}:{self._choice(known.MINUTES):02}"
+        one = known.weather(city, temperature, sky)
+        two = known.weather_and_time(city, temperature, sky, time)
+        if not has_tools:
+            one, two = known.without_tools(one), known.without_tools(two)
+        kinds = (self._choice(known.PLAIN), self._choice(known.EFFORTS), one, two)
+        weights = (3, 3, 4, 4) if has_tools else (4, 4, 1, 1)
+        return self.rng.choices(kinds, weights)[0]
+
+    def _tools(self) -> tuple[dict[str, Any], ...]:
+        tools = [dict(tool) for tool in known.TOOLS]
+        if self._chance(0.2):
+            tools.append({**known.GET_TIME, "name": self._choice(("search", "convert", "lookup"))})
+        for tool in tools:
+            if self._chance(0.1):
+                tool["description"] = self._nonsense()
+        self.rng.shuffle(tools)
+        return tuple(tools)
+
+    def _varied(self, prompt: str) -> str:
+        """Renderers differ in the headers of calls and results, and in where a preamble stands."""
+        if self._chance(0.5):
+            prompt = LATE_ANALYSIS.sub(r"\2\1", prompt)
+            prompt = FINAL_BEFORE_CALL.sub("<|channel|>commentary", prompt)
+        if self._chance(0.3):
+            prompt = prompt.replace("# Instructions\n\n\n\n", "")
+        if self._chance(0.5):
+            prompt = RESULT.sub(r"<|start|>\1 to=assistant<|channel|>commentary<|message|>", prompt)
+        if self._chance(0.4):
+            header = r"<|start|>assistant<|channel|>commentary to=\1 <|constrain|>json<|message|>"
+            prompt = CALL.sub(header, prompt)
+        if self._chance(0.5):
+            prompt = prompt.replace('{"city":"', '{"city": "')
+        return prompt
+
+    def _nonsense(self) -> str:
+        return "".join(self._choice(self.words) for _ in range(self._choice(range(1, NONSENSE_WORDS))))
+
+    def _choice(self, options: Sequence[Any]) -> Any:
+        return self.rng.choice(options)
+
+    def _chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+
+def with_date(prompt: str, date: str) -> str:
+    """The prompt as it was on another day."""
+    return DATE.sub(date, prompt)
