@@ -1,7 +1,6 @@
 """The command line: what it writes, and one line on stderr for what it refuses."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,7 @@ def test_the_installed_command_tells_its_version():
 
 @pytest.mark.parametrize("arguments", ["--help", "tiny --help", "demo --help"])
 def test_help_is_there(arguments, capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(arguments.split())
     assert "usage: vllm-gptoss" in capsys.readouterr().out
 

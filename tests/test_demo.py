@@ -1,7 +1,11 @@
 """The demo from the outside, and its server with stand-ins for vLLM: whatever happens, no process remains."""
 
 import http.client
+import json
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from vllm_gptoss.demo.conversation import hold, weather_and_time_in_tokyo
 from vllm_gptoss.demo.server import Server, ServerError, reserved_port, session_members, summary
+from vllm_gptoss.demo.turn import Call, DemoError, Turn
+from vllm_gptoss.tiny import dialogues
 
 COMMAND = Path(sys.executable).with_name("vllm-gptoss")
 MARK = "VLLM_GPTOSS_TEST_MARK"
@@ -110,8 +117,127 @@ def test_session_members_are_those_of_one_session():
 
 
 def test_the_summary_of_a_log_is_its_errors_without_tracebacks():
-    log = "(Engine pid=1) Traceback (most recent call last):\n  File x\n(Engine pid=1) ValueError: bad\n"
-    log += "(ApiServer pid=2) ValueError: bad\n"
-    assert summary(log) == "\n  | ValueError: bad"
+    record = "(EngineCore pid=2) ERROR 11-20 13:00:00 [core.py:1454] "
+    log = (
+        "WARNING errors like `OSError: [Errno 24] Too many open files`\n"
+        f'{record}Traceback (most recent call last):\n{record}  File "x"\n{record}mine.Unsupported: no GPU\n'
+        '(APIServer pid=1) Traceback (most recent call last):\n(APIServer pid=1)   File "y"\n'
+        "(APIServer pid=1) RuntimeError: see above\n"
+        "Traceback (most recent call last):\nmine.Unsupported: no GPU\n"
+    )
+    assert summary(log) == "\n  | mine.Unsupported: no GPU\n  | RuntimeError: see above"
     assert summary("a\nb") == "\n  | a\n  | b"
     assert summary("") == "\n  | (its log is empty)"
+
+
+class Replay:
+    """An API behind which the model says what it has learnt, but for one thing."""
+
+    def __init__(self, spoil):
+        self.spoil = spoil
+        self.results = []
+
+    def ask(self, text):
+        return self.turn()
+
+    def give(self, call, result):
+        self.results.append(json.loads(result))
+        return self.turn()
+
+    def turn(self):
+        weather = self.results[0] if self.results else {"temperature": 0, "sky": ""}
+        time = self.results[1]["time"] if len(self.results) > 1 else ""
+        learnt = dialogues.weather_and_time("Tokyo", *weather.values(), time).turns[len(self.results)]
+        calls = [Call("id", learnt.call.name, learnt.call.arguments)] if learnt.call else []
+        turn = Turn(learnt.reasoning, calls, learnt.answer or "")
+        self.spoil(turn, len(self.results))
+        return turn
+
+
+def spoil(number, **fields):
+    def change(turn, at):
+        if at == number:
+            for name, value in fields.items():
+                setattr(turn, name, value)
+
+    return change
+
+
+def test_a_conversation_as_learnt_passes():
+    shown = []
+    hold(Replay(spoil(None)), weather_and_time_in_tokyo, lambda *piece: shown.append(piece))
+    assert [label for label, _ in shown] == ["user", "result", "result"]
+    assert re.fullmatch(r'{"time": "\d\d:\d\d"}', shown[-1][1])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (spoil(0, reasoning=""), "reasoning should be 'I need the weather"),
+        (spoil(2, reasoning="I have none."), "reasoning should be 'I have both.', but is 'I have none.'"),
+        (spoil(0, calls=[]), "tool calls should be"),
+        (spoil(1, calls=[Call("id", "get_time", '{"city":"Paris"}')]), "tool calls should be"),
+        (spoil(1, calls=[Call("id", "get_time", '{"city":')]), "tool calls should be"),
+        (spoil(0, calls=[Call("id", "get_weather", '{"city":"Tokyo"}')] * 2), "tool calls should be"),
+        (spoil(2, calls=[Call("id", "get_time", '{"city":"Tokyo"}')]), "tool calls should be"),
+        (spoil(2, text=""), "text should be 'It is .* but is ''"),
+        (spoil(2, text="It is 25:00 in Tokyo."), "text should be"),
+    ],
+)
+def test_a_conversation_that_goes_otherwise_fails_the_demo(change, reason):
+    with pytest.raises(DemoError, match=reason):
+        hold(Replay(change), weather_and_time_in_tokyo, lambda label, piece: None)
+
+
+def test_the_demo_serves_talks_and_ends(env, tmp_path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [COMMAND, "demo"], env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert_gone(str(tmp_path), 0)
+    said = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    labels = [label for label, _ in said if label != "took"]
+    one_call = ["user", "reasoning", "assistant", "call", "result", "reasoning", "assistant"]
+    two_calls = ["user", *["reasoning", "call", "result"] * 2, "reasoning", "assistant"]
+    assert labels == one_call + two_calls
+    assert ["call", 'get_weather {"city":"Paris"}'] in said
+    assert ["assistant", "It is 21 °C and cloudy in Paris."] in said
+    assert "no process remains" in done.stdout
+    # 90 s on two cores, counted so that a busy machine does not fail it.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
+
+
+def test_ctrl_c_ends_the_demo_and_every_process(env, tmp_path):
+    demo = subprocess.Popen(
+        [COMMAND, "demo"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 200
+        while len(marked(str(tmp_path))) < 3 and demo.poll() is None and time.monotonic() < end:
+            time.sleep(0.2)
+        assert len(marked(str(tmp_path))) >= 3, "the demo, the API server and the engine"
+        demo.send_signal(signal.SIGINT)
+        _, err = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130
+    assert err == b"vllm-gptoss: interrupted\n"
+    assert_gone(str(tmp_path), 0)
+
+
+def test_a_server_that_cannot_start_is_one_reason_and_exit_code_1(env, tmp_path):
+    env["VLLM_LOGGING_LEVEL"] = "nonsense"
+    done = subprocess.run(
+        [COMMAND, "demo"], env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 1
+    assert "vllm-gptoss demo failed: the server ended with exit code 1" in done.stderr
+    assert "Unknown level: 'NONSENSE'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+    log = Path(done.stderr.splitlines()[-1].removeprefix("  the server's log: "))
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    assert_gone(str(tmp_path), 0)

@@ -100,7 +100,11 @@ def _tiny(command: str, folder: Path, random: bool, **options: Any) -> int:
         else:
             write_tiny(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"wrote {folder} ({size / 1e6:.1f} MB); serve it with: vllm serve {folder}")
+    has_text = (folder / "tokenizer.json").exists()
+    print(
+        f"wrote {folder} ({size / 1e6:.1f} MB)"
+        + (f"; serve it with: vllm serve {folder}" if has_text else "")
+    )
     return 0
 
 

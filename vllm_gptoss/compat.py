@@ -13,15 +13,17 @@ from packaging.requirements import Requirement
 from vllm_gptoss.plugin import PACKAGE
 
 
+def pinned_vllm() -> Requirement:
+    """The vLLM that the installed package asks for: `pyproject.toml` is the one place of the pin."""
+    requirements = map(Requirement, metadata.requires(PACKAGE) or [])
+    return next(requirement for requirement in requirements if requirement.name == "vllm")
+
+
 def check_vllm_version() -> None:
-    """Raises: RuntimeError when the vLLM that runs is outside the pin of `pyproject.toml`."""
+    """Raises: RuntimeError when the vLLM that runs is outside the pin."""
     from vllm import __version__
 
-    needed = next(
-        requirement
-        for requirement in map(Requirement, metadata.requires(PACKAGE) or [])
-        if requirement.name == "vllm"
-    )
+    needed = pinned_vllm()
     if not needed.specifier.contains(__version__, prereleases=True):
         raise RuntimeError(
             f"{PACKAGE} {metadata.version(PACKAGE)} needs {needed}, found vllm {__version__}. "

@@ -1,6 +1,7 @@
 """Each damage that a user's folder can have is named by the check: file, tensor, found and expected."""
 
 import json
+import sys
 from dataclasses import replace
 from math import prod
 
@@ -229,6 +230,16 @@ def test_floats_of_another_width_pass(tmp_path):
     check_checkpoint(tmp_path, TINY)
 
 
+def test_header_in_another_order_than_the_bytes_passes(one):
+    def edit(header):
+        entries = list(reversed(header.items()))
+        header.clear()
+        header.update(entries)
+
+    edit_header(one / ONE, edit)
+    check_checkpoint(one, TINY)
+
+
 def test_files_that_vllm_passes_over_are_never_opened(sharded):
     """Beside the index's files: the reference copy, another shard, a macOS companion, other formats."""
     (sharded / "original").mkdir()
@@ -242,6 +253,7 @@ def test_hidden_file_is_passed_over_without_an_index(one):
     check_checkpoint(one, TINY)
 
 
+@pytest.mark.skipif("vllm" not in sys.modules, reason="vLLM imports for 20 s: runs with the whole suite")
 def test_the_check_chooses_the_files_that_vllm_chooses(sharded):
     from vllm.config.load import LoadConfig
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
@@ -278,8 +290,7 @@ def test_something_else_instead(tmp_path, file, advice):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"whatever")
     message = complaint(tmp_path)
-    assert "expected *.safetensors at the top level" in message
-    assert f"- {file.split('/')[0]}" in message
+    assert "expected *.safetensors at the top of the folder, found none" in message
     assert advice in message
 
 
@@ -300,11 +311,6 @@ def test_remains_of_a_download_do_not_stop_a_whole_checkpoint(one):
     check_checkpoint(one, TINY)
 
 
-def test_reference_layout(tmp_path):
-    save_one(tmp_path, {"block.0.attn.qkv.weight": torch.ones(2), "block.0.attn.sinks": torch.ones(2)})
-    assert_one_problem(complaint(tmp_path), ONE, "block.0.attn.", "none of the 41 expected", "original/")
-
-
 def test_file_of_mistrals_layout(sharded):
     (sharded / "original").mkdir()
     (sharded / "original/consolidated.safetensors").write_bytes(b"broken")
@@ -317,10 +323,10 @@ def test_file_of_mistrals_layout(sharded):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", "the file is empty"),
+        (b"", "file of 0"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4792272488\n", "git lfs pull"),
-        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page"),
-        (b"1234", "file of 4"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "not safetensors"),
+        (b"\0\0\0\0", "file of 4"),
     ],
     ids=["empty", "git-lfs", "web page", "short"],
 )
@@ -333,9 +339,8 @@ def test_truncated_file(sharded):
     path = sharded / SHARDS[2]
     raw = path.read_bytes()
     path.write_bytes(raw[:-100])
-    assert_one_problem(
-        complaint(sharded), SHARDS[2], "truncated: tensor", f"ends at byte {len(raw)}", f"has {len(raw) - 100}"
-    )
+    ends = f"ends at byte {len(raw)}, the file at {len(raw) - 100}"
+    assert_one_problem(complaint(sharded), SHARDS[2], "truncated: tensor model.", ends)
 
 
 def test_header_past_the_end(one):
@@ -389,7 +394,7 @@ def test_offsets_with_a_hole(one):
 
 def test_offsets_that_disagree_with_the_shape(one):
     edit_header(one / ONE, lambda header: header[SINKS].update(shape=[5]))
-    assert_one_problem(complaint(one), ONE, f"tensor {SINKS}", "BF16 [5] takes 10 bytes", "give 8")
+    assert_one_problem(complaint(one), ONE, f"tensor {SINKS}", "BF16 [5] is 10 bytes, found 8")
 
 
 def test_file_that_cannot_be_read(one):
@@ -431,7 +436,7 @@ def test_extra_tensor(one):
 
 def test_misshaped_tensor(one):
     save_one(one, tensors_of(TINY) | {SINKS: torch.ones(8, dtype=torch.bfloat16)})
-    assert_one_problem(complaint(one), ONE, f"tensor {SINKS} has shape [8], expected [4]")
+    assert_one_problem(complaint(one), ONE, f"tensor {SINKS} is BF16 [8], expected", "[4]")
 
 
 @pytest.mark.parametrize(
@@ -446,7 +451,7 @@ def test_misshaped_tensor(one):
 def test_mistyped_tensor(one, name, dtype, found, expected):
     tensors = tensors_of(TINY)
     save_one(one, tensors | {name: tensors[name].to(dtype)})
-    assert_one_problem(complaint(one), ONE, f"tensor {name} is {found}, expected {expected}")
+    assert_one_problem(complaint(one), ONE, f"tensor {name} is {found} [", f"expected {expected} [")
 
 
 @pytest.mark.parametrize(("args", "found"), [(BF16, "mxfp4"), (TINY, "bf16")])
@@ -470,7 +475,9 @@ def test_index_that_is_no_json(sharded):
     assert_one_problem(complaint(sharded), INDEX, "not JSON with a weight_map", "download it again")
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": {"a": 1}}']
+)
 def test_index_without_a_weight_map(sharded, content):
     (sharded / INDEX).write_text(content)
     assert_one_problem(complaint(sharded), INDEX, "not JSON with a weight_map")
@@ -492,13 +499,19 @@ def test_index_that_names_a_file_of_a_subfolder(one):
 def test_missing_shard_without_an_index(sharded):
     (sharded / INDEX).unlink()
     (sharded / SHARDS[1]).unlink()
-    assert_one_problem(complaint(sharded), SHARDS[1], "not in the folder", "its siblings are")
+    assert_one_problem(complaint(sharded), SHARDS[1], "not in the folder", "its siblings")
 
 
 def test_link_to_a_file_that_is_gone(sharded):
     (sharded / SHARDS[1]).unlink()
     (sharded / SHARDS[1]).symlink_to(sharded / "blob")
-    assert_one_problem(complaint(sharded), SHARDS[1], "not in the folder")
+    assert_one_problem(complaint(sharded), SHARDS[1], "not in the folder", INDEX)
+
+
+def test_link_to_a_single_file_that_is_gone(one):
+    (one / ONE).rename(one / "moved")
+    (one / ONE).symlink_to(one / "blob")
+    assert_one_problem(complaint(one), ONE, "not in the folder, expected by a link")
 
 
 def test_index_that_names_another_shard(tmp_path):
@@ -530,9 +543,9 @@ def test_two_copies_without_an_index(sharded):
     (sharded / INDEX).unlink()
     save_one(sharded, tensors_of(TINY))
     message = complaint(sharded)
-    for shard in SHARDS:
-        assert f"{shard} and {ONE}: each hold tensor" in message
-    assert "expected in only one of them: remove the files of the second copy" in message
+    first = "tensor model.embed_tokens.weight is in each, expected in only one of them"
+    assert f"{SHARDS[0]} and {ONE}: {first}" in message
+    assert message.endswith("and 33 more")
 
 
 def test_tensor_that_the_index_forgets_is_loaded_all_the_same(tmp_path):
@@ -555,6 +568,16 @@ def test_nan_scale(tmp_path, expert, row, block):
     assert_one_problem(complaint(tmp_path), f"{SHARDS[2]}: tensor {SCALES} is {where}", "expected 0 to 254")
 
 
+@pytest.mark.parametrize(
+    "scales",
+    [torch.full((4, 64, 2), -1, dtype=torch.int8), torch.full((4, 32, 2), 255, dtype=torch.uint8)],
+    ids=["mistyped", "misshaped"],
+)
+def test_bytes_that_are_no_scales_are_not_searched(one, scales):
+    save_one(one, tensors_of(TINY) | {SCALES: scales})
+    assert_one_problem(complaint(one), ONE, f"tensor {SCALES}", "expected")
+
+
 def test_byte_255_is_a_value_anywhere_but_in_scales(tmp_path):
     tensors = tensors_of(TINY)
     tensors[BLOCKS].fill_(255)
@@ -572,8 +595,8 @@ def test_problems_are_reported_together(sharded):
     (sharded / SHARDS[1]).write_bytes(b"")
     message = complaint(sharded)
     assert message.startswith(str(sharded))
-    assert f"{SHARDS[1]}: the file is empty" in message
-    assert f"tensor {SINKS} has shape [8]" in message
+    assert f"{SHARDS[1]}: header of 0 bytes, file of 0" in message
+    assert f"tensor {SINKS} is BF16 [8]" in message
     assert f"tensor {SCALES} is NaN" in message
     assert "missing" not in message
 

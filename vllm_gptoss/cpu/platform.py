@@ -55,15 +55,18 @@ class CpuPlatform(Platform):
         )
 
     @classmethod
+    def verify_model_arch(cls, model_arch: str) -> None:
+        """Raises: UnsupportedOnCpu for any other model than gpt-oss."""
+        if model_arch != "GptOssForCausalLM":
+            raise UnsupportedOnCpu(
+                f"without an accelerator vllm-gptoss serves gpt-oss alone, not {model_arch}; install vLLM's "
+                "build for the CPU for other models"
+            )
+
+    @classmethod
     def get_attn_backend_cls(cls, selected_backend, attn_selector_config, num_heads=None) -> str:
         from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
-        if selected_backend not in (None, AttentionBackendEnum.CUSTOM):
-            raise UnsupportedOnCpu(
-                f"attention backend {selected_backend.name} needs an accelerator: leave the choice to the platform"
-            )
-        if attn_selector_config.use_mla or attn_selector_config.use_sparse:
-            raise UnsupportedOnCpu("the CPU platform of vllm-gptoss serves gpt-oss attention only")
         register_backend(AttentionBackendEnum.CUSTOM, "vllm_gptoss.cpu.attention.CpuAttentionBackend")
         return AttentionBackendEnum.CUSTOM.get_path()
 
@@ -95,6 +98,11 @@ class CpuPlatform(Platform):
         if vllm_config.cache_config.cache_dtype not in ("auto", "bfloat16", "float16"):
             raise UnsupportedOnCpu(
                 f"kv_cache_dtype {vllm_config.cache_config.cache_dtype} needs a GPU: use auto"
+            )
+        backend = vllm_config.attention_config.backend
+        if backend is not None and backend.name != "CUSTOM":
+            raise UnsupportedOnCpu(
+                f"attention backend {backend.name} needs an accelerator: leave the choice to the platform"
             )
         model = vllm_config.model_config
         if model is not None and model.enable_sleep_mode:

@@ -95,6 +95,9 @@ def _talk(server: Server, transcript: Transcript) -> None:
 
 def _env() -> dict[str, str]:
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # The engine is forked off the API server and need not import everything anew. Where a GPU is in use
+    # by then, vLLM goes back to its default, spawn.
+    env.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "fork")
     # The key would be asked of the demo's own client.
     env.pop("VLLM_API_KEY", None)
     return env

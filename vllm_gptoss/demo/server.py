@@ -25,7 +25,8 @@ STOP_SECONDS = 20.0
 """Time that the server has for an orderly end; vLLM needs about 3 s on two cores."""
 
 _PR_SET_PDEATHSIG = 1
-_ERROR = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)")
+_PREFIX = re.compile(r"^(?:\(\w+ pid=\d+\) )?(?:ERROR \S+ \S+ \[[^]]*\] )?")
+"""What vLLM puts before each line: the process, and the head of a log record."""
 _ERRORS_SHOWN = 3
 _LINES_SHOWN = 10
 
@@ -163,8 +164,17 @@ def session_members(session: int) -> list[int]:
 
 
 def summary(log: str) -> str:
-    """What a log says about a failure: its first different errors without tracebacks, else its last lines."""
-    errors = list(dict.fromkeys(f"{kind}: {text}" for kind, text in _ERROR.findall(log)))
+    """What a log says about a failure: the errors that its tracebacks end in, else its last lines."""
+    errors: list[str] = []
+    in_traceback = False
+    for line in log.splitlines():
+        text = _PREFIX.sub("", line)
+        if text.startswith("Traceback (most recent call last)"):
+            in_traceback = True
+        elif in_traceback and text[:1] not in ("", " "):
+            in_traceback = False
+            if text not in errors:
+                errors.append(text)
     lines = errors[:_ERRORS_SHOWN] or log.splitlines()[-_LINES_SHOWN:] or ["(its log is empty)"]
     return "".join(f"\n  | {line[:300]}" for line in lines)
 

@@ -95,7 +95,7 @@ def _sum_over_experts(
     limit: float,
     first_expert: int,
 ) -> torch.Tensor:
-    local = ids.long() - first_expert
+    local = ids - first_expert
     held = local[(local >= 0) & (local < gate_up_bias.shape[0])]
     total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
     for expert in held.unique().tolist():

@@ -49,13 +49,14 @@ def yarn_inv_freq_ref(
 ) -> tuple[torch.Tensor, float]:
     """Frequencies in radians a position, fp32 [D/2] on the CPU, and the concentration of cos and sin."""
     low, high = yarn_ramp_ref(head_dim, theta, beta_fast, beta_slow, original_max_positions, truncate)
-    index = torch.arange(head_dim // 2, dtype=torch.float64, device="cpu")
-    kept = theta ** (-2 * index / head_dim)
+    index = torch.arange(head_dim // 2, dtype=torch.float32, device="cpu")
+    # fp32, and in the reference's order of operations: far positions multiply every last bit.
+    wavelengths = theta ** (2 * index / head_dim)
     # A ramp of no width becomes a step.
-    blend = ((index - low) / max(high - low, 1e-3)).clamp_(0, 1)
-    inv_freq = kept * (1 - blend) + kept / factor * blend
+    kept = 1 - ((index - low) / max(high - low, 1e-3)).clamp_(0, 1)
+    inv_freq = 1 / (factor * wavelengths) * (1 - kept) + 1 / wavelengths * kept
     concentration = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-    return inv_freq.float(), concentration
+    return inv_freq, concentration
 
 
 def rope_cos_sin_ref(

@@ -22,7 +22,7 @@ _TILE_VALUES = 1 << 22
 """fp32 numbers that the scores, or the keys, of one tile may take (16 MiB): near the size of a cache."""
 
 _TILE_QUERIES = 128
-"""Queries of one request in a tile: the published window, beyond which more rows only read more keys."""
+"""Queries of one request in a tile. Under a window, longer tiles would mostly compute what they then hide."""
 
 
 class _Tile(NamedTuple):
@@ -102,24 +102,27 @@ def _tiles(
     for queries, group in members.items():
         # Ascending positions: neighbours waste little padding, and the last one reads the most keys.
         group.sort()
-        reach = group[-1][0] + queries if window is None else window
+        reach = group[-1][0] + queries
+        if window is not None:
+            reach = min(reach, window + _TILE_QUERIES)
         step = max(1, min(queries, _TILE_QUERIES, _TILE_VALUES * num_kv_heads // (num_heads * reach)))
         for begin in range(0, queries, step):
             count = min(step, queries - begin)
-            # Of one request, one key and all heads: the keys, or the scores.
+            # All heads at one key of one request: of the keys, or of the scores.
             values = max(num_kv_heads * head_dim, num_heads * count)
-            batch: list[tuple[int, int, int, int]] = []
-            keys = 0
+            batches: list[list[tuple[int, int, int, int]]] = []
             for position, row, request in group:
                 first_key = 0 if window is None else max(0, position + begin - window + 1)
-                wanted = position + begin + count - first_key
-                if batch and (len(batch) + 1) * wanted * values > _TILE_VALUES:
-                    yield _Tile(*map(list, zip(*batch, strict=True)), count, keys, num_kv_heads)
-                    batch = []
-                batch.append((request, row + begin, position + begin, first_key))
-                keys = wanted
-            kv_heads = max(1, min(num_kv_heads, _TILE_VALUES * num_kv_heads // (len(batch) * keys * values)))
-            yield _Tile(*map(list, zip(*batch, strict=True)), count, keys, kv_heads)
+                keys = position + begin + count - first_key
+                if not batches or (len(batches[-1]) + 1) * keys * values > _TILE_VALUES:
+                    batches.append([])
+                batches[-1].append((request, row + begin, position + begin, first_key))
+            for batch in batches:
+                *_, last, first_key = batch[-1]
+                keys = last + count - first_key
+                share = _TILE_VALUES * num_kv_heads // (len(batch) * keys * values)
+                columns = map(list, zip(*batch, strict=True))
+                yield _Tile(*columns, count, keys, kv_heads=min(max(1, share), num_kv_heads))
 
 
 def _gather(cache: torch.Tensor, blocks: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,8 @@
-"""The tensors of a Hugging Face gpt-oss checkpoint: their names, shapes and places in our model, and a check
-of the files before anything is loaded.
+"""The tensors of a Hugging Face checkpoint: names, shapes, places in our model, and a check of the files.
 
 `TABLE` is the only place that knows the names of the checkpoint. A `.safetensors` file is 8 bytes of
 little-endian length N, N bytes of JSON `{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the
-tensors without gaps. The check reads headers, and of the data only the scales.
+tensors without gaps.
 
 Source: the published checkpoints of gpt-oss-20b and gpt-oss-120b; https://github.com/huggingface/safetensors.
 """
@@ -13,10 +12,10 @@ import mmap
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
 
@@ -59,23 +58,19 @@ TABLE = (
     (ALL, "lm_head.weight", "V H", FLOAT, SAME, None),
 )
 
-NAN_SCALE = b"\xff"
-"""E8M0 has one NaN and no infinity (OCP microscaling formats, v1.0)."""
-
 INDEX = "model.safetensors.index.json"
-MAX_HEADER_BYTES = 100_000_000
-"""Limit of the safetensors library."""
-
-LISTED = 8
-"""Problems that one error spells out."""
-
+MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
+LISTED = 8  # problems that one error spells out
+NAN_SCALE = b"\xff"  # the only NaN of E8M0 (OCP microscaling formats, v1.0)
+# What folders without *.safetensors hold, and what to do about it.
 INSTEAD = (
     ("snapshots/*/*.safetensors", "this is the cache of a download: name the folder under snapshots/"),
     ("original", "original/ is the reference layout: download the *.safetensors beside it as well"),
     ("*.bin", "pickled weights are not read: convert them to safetensors"),
     ("*.gguf", "GGUF is not read: download the safetensors checkpoint"),
 )
-"""What folders without *.safetensors hold, and what to do about it."""
+AGAIN = "download it again"
+WRONG_CONFIG = "take the config.json of this checkpoint, or the checkpoint of this config.json"
 
 
 class CheckpointError(ValueError):
@@ -115,34 +110,25 @@ def expected_tensors(args: ModelArgs) -> dict[str, TensorSpec]:
     rows = [row for row in TABLE if args.weight_format in row[0]]
     specs = {}
     for in_layers, group in groupby(rows, key=lambda row: row[1].startswith(LAYER)):
-        group = list(group)
-        for layer in range(args.num_layers if in_layers else 1):
-            prefix = LAYER.replace("N", str(layer))
-            for formats, name, shape, dtypes, parameter, shard in group:
-                spec = TensorSpec(
-                    name=name.replace(LAYER, prefix),
-                    shape=tuple(sizes[size] for size in shape.split()),
-                    dtypes=dtypes,
-                    parameter=(parameter or name).replace(LAYER, prefix),
-                    shard=shard,
-                    transposed=formats == BF16,
-                )
-                specs[spec.name] = spec
+        for layer, row in product(range(args.num_layers if in_layers else 1), group):
+            formats, template, shape, dtypes, parameter, shard = row
+            name = template.replace(".N.", f".{layer}.")
+            parameter = (parameter or template).replace(".N.", f".{layer}.")
+            dims = tuple(sizes[size] for size in shape.split())
+            specs[name] = TensorSpec(name, dims, dtypes, parameter, shard, transposed=formats == BF16)
     return specs
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One tensor in the header of a file; `begin` and `end` count bytes from the start of the file."""
+class _Entry(NamedTuple):
+    """One tensor in the header of a file; begin and end count bytes from the start of the file."""
 
-    dtype: str
-    shape: tuple[int, ...]
     begin: int
     end: int
+    dtype: str
+    shape: tuple[int, ...]
 
 
-_Files = dict[str, dict[str, _Entry]]
-"""File name -> tensor name -> entry, for the files whose headers are sound."""
+_Files = dict[str, dict[str, _Entry]]  # whole files: file name -> tensor name -> entry
 
 
 def check_checkpoint(folder: Path, args: ModelArgs) -> None:
@@ -159,16 +145,15 @@ def check_checkpoint(folder: Path, args: ModelArgs) -> None:
         try:
             files[name] = _read_header(folder / name)
         except FileNotFoundError:
-            reason = f"{INDEX} names it" if weight_map else "its siblings are"
-            problems.append(f"{name}: not in the folder, though {reason}: download it again")
+            named_by = INDEX if weight_map else "a link or its siblings"
+            problems.append(f"{name}: not in the folder, expected by {named_by}: {AGAIN}")
         except (OSError, CheckpointError) as error:
-            problems.append(f"{name}: {error}")
-    specs = expected_tensors(args)
+            problems.append(f"{name}: {error}: {AGAIN}")
     problems += _misplaced(files, weight_map)
-    problems += _missing_and_extra(args, files, weight_map, whole=len(files) == len(names))
-    problems += _misfitting(specs, files)
+    problems += _unpaired(args, files, weight_map, whole=0 < len(files) == len(names))
+    specs = expected_tensors(args)
     for name, entries in files.items():
-        problems += _nan_scales(folder / name, entries, specs)
+        problems += _misfitting(folder / name, entries, specs)
     if problems:
         raise CheckpointError(_report(folder, problems))
 
@@ -176,8 +161,7 @@ def check_checkpoint(folder: Path, args: ModelArgs) -> None:
 def _choose_files(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
     """Names of the files that vLLM loads, the index's weight_map (empty without one), and problems."""
     problems = [
-        f"{path.relative_to(folder)}: vLLM takes a folder with such a file for Mistral's layout and loads "
-        "nothing else: move it out of the folder"
+        f"{path.relative_to(folder)}: vLLM takes it for Mistral's layout and loads nothing else: move it away"
         for path in sorted(folder.rglob("consolidated*.safetensors"))
     ]
     # vLLM's shell pattern passes over hidden files, such as the `._name` that macOS leaves.
@@ -185,29 +169,24 @@ def _choose_files(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
     if (folder / INDEX).is_file():
         try:
             weight_map = json.loads((folder / INDEX).read_bytes())["weight_map"]
-            named = sorted(set(weight_map.values()))
+            if not (named := sorted(set(weight_map.values()))):
+                raise ValueError("it is empty")
             strays = [name for name in named if not re.fullmatch(r"[^./][^/]*\.safetensors", name)]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{INDEX}: not JSON with a weight_map ({error!r}): download it again")
+            problems.append(f"{INDEX}: not JSON with a weight_map ({error!r}): {AGAIN}")
             return present, {}, problems
         problems += [f"{INDEX}: names {name!r}, not a *.safetensors of the folder itself" for name in strays]
         return [name for name in named if name not in strays], weight_map, problems
     if not present:
-        raise CheckpointError(_report(folder, [*problems, *_instead(folder)]))
+        found = "none" if folder.is_dir() else "no such folder"
+        problems.append(f"expected *.safetensors at the top of the folder, found {found}: download them")
+        for pattern, advice in INSTEAD:
+            problems += [f"{path.name}: {advice}" for path in sorted(folder.glob(pattern))[:1]]
     siblings = set(present)
     for name in present:
-        if match := re.fullmatch(r"(.*-)(\d{5})-of-(\d{5})\.safetensors", name):
-            stem, _, last = match.groups()
-            siblings |= {f"{stem}{i:05}-of-{last}.safetensors" for i in range(1, int(last) + 1)}
+        if match := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5})\.safetensors)", name):
+            siblings |= {f"{match[1]}{i:05}{match[2]}" for i in range(1, int(match[3]) + 1)}
     return sorted(siblings), {}, problems
-
-
-def _instead(folder: Path) -> Iterator[str]:
-    missing = "none" if folder.is_dir() else "no such folder"
-    yield f"expected *.safetensors at the top level of the folder, found {missing}: download the checkpoint"
-    for pattern, advice in INSTEAD:
-        if found := sorted(folder.glob(pattern)):
-            yield f"{found[0].relative_to(folder)}: {advice}"
 
 
 def _report(folder: Path, problems: list[str]) -> str:
@@ -223,109 +202,70 @@ def _report(folder: Path, problems: list[str]) -> str:
 
 
 def _read_header(path: Path) -> dict[str, _Entry]:
-    """The entries of a file in the order of its bytes.
-
-    Raises: CheckpointError unless the file is whole: what the header says covers every byte once.
-    """
+    """The entries in the order of their bytes. Raises: CheckpointError unless they cover every byte once."""
     with path.open("rb") as file:
         size = path.stat().st_size
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            file.seek(0)
-            raise CheckpointError(_no_header(file.read(64), size, length))
+        if start == b"version ":
+            raise CheckpointError("a git-lfs pointer and not the weights (`git lfs pull` fetches them)")
+        if length > min(size - 8, MAX_HEADER_BYTES):
+            raise CheckpointError(f"header of {length} bytes, file of {size}: truncated or not safetensors")
         text = file.read(length)
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        entries = {name: _entry(raw, 8 + length) for name, raw in header.items()}
+        header = json.loads(text).items()
+        entries = {name: _entry(raw, 8 + length) for name, raw in header if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"no JSON header of safetensors ({error!r}): download it again") from None
-    entries = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
+        raise CheckpointError(f"no JSON header of safetensors ({error!r})") from None
+    entries = dict(sorted(entries.items(), key=lambda item: item[1]))
     _check_layout(entries, 8 + length, size)
     return entries
-
-
-def _no_header(start: bytes, size: int, length: int) -> str:
-    if size == 0:
-        return "the file is empty: download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer and not the weights: run `git lfs pull`"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "a web page and not the weights: download it again"
-    return f"header of {length} bytes, file of {size}: truncated or not safetensors, download it again"
 
 
 def _entry(raw: Mapping[str, Any], data: int) -> _Entry:
     begin, end = raw["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (*raw["shape"], begin, end - begin)):
         raise ValueError(f"no shape or range: {raw['shape']}, {raw['data_offsets']}")
-    return _Entry(str(raw["dtype"]), tuple(raw["shape"]), data + begin, data + end)
+    return _Entry(data + begin, data + end, str(raw["dtype"]), tuple(raw["shape"]))
 
 
 def _check_layout(entries: dict[str, _Entry], data: int, size: int) -> None:
     position = data
-    for name, entry in entries.items():
-        wanted, held = prod(entry.shape) * ITEM_BYTES.get(entry.dtype, 0), entry.end - entry.begin
-        if entry.dtype in ITEM_BYTES and held != wanted:
-            raise CheckpointError(
-                f"tensor {name}: {entry.dtype} {list(entry.shape)} takes {wanted} bytes, data_offsets give "
-                f"{held}: download it again"
-            )
-        if entry.begin != position:
-            what = "overlaps the tensor before it" if entry.begin < position else "leaves a hole before it"
-            raise CheckpointError(
-                f"tensor {name} {what}, expected byte {position}, found {entry.begin}: download it again"
-            )
-        if entry.end > size:
-            whole = max(entry.end for entry in entries.values())
-            raise CheckpointError(
-                f"truncated: tensor {name} ends at byte {entry.end}, the file has {size} of {whole}: "
-                "download it again"
-            )
-        position = entry.end
+    for name, (begin, end, dtype, shape) in entries.items():
+        held = end - begin
+        wanted = prod(shape) * ITEM_BYTES[dtype] if dtype in ITEM_BYTES else held
+        if held != wanted:
+            raise CheckpointError(f"tensor {name}: {dtype} {list(shape)} is {wanted} bytes, found {held}")
+        if begin != position:
+            fault = "overlaps the tensor before it" if begin < position else "leaves a hole before it"
+            raise CheckpointError(f"tensor {name} {fault}, expected byte {position}, found {begin}")
+        if end > size:
+            raise CheckpointError(f"truncated: tensor {name} ends at byte {end}, the file at {size}")
+        position = end
     if position != size:
-        raise CheckpointError(f"{size} bytes long, its header describes {position}: download it again")
+        raise CheckpointError(f"{size} bytes long, its header describes {position}")
 
 
 def _misplaced(files: _Files, weight_map: dict[str, str]) -> Iterator[str]:
-    """Tensors in two files, and tensors in another file than the index names."""
+    """Tensors in two files, and tensors that are not in the file that the index names."""
     holders: dict[str, list[str]] = {}
     for file, entries in files.items():
         for name in entries:
             holders.setdefault(name, []).append(file)
-    shared: dict[tuple[str, ...], list[str]] = {}
     for name, where in holders.items():
         if len(where) > 1:
-            shared.setdefault(tuple(where), []).append(name)
-    for where, names in shared.items():
-        home = weight_map.get(names[0], "only one of them")
-        more = f" and {len(names) - 1} others" if len(names) > 1 else ""
-        yield (
-            f"{' and '.join(where)}: each hold tensor {names[0]}{more}, expected in {home}: "
-            "remove the files of the second copy"
-        )
+            home = weight_map.get(name, "only one of them")
+            yield f"{' and '.join(where)}: tensor {name} is in each, expected in {home}: remove the other"
     for name, file in weight_map.items():
-        if file in files and name in holders and file not in holders[name]:
-            yield f"{file}: tensor {name} is in {holders[name][0]}, expected here by {INDEX}: download again"
-        elif file in files and name not in holders:
-            yield f"{file}: tensor {name} is missing, expected here by {INDEX}: download again"
+        if file in files and name not in files[file]:
+            found = f"is in {holders[name][0]}" if name in holders else "is missing"
+            yield f"{file}: tensor {name} {found}, expected here by {INDEX}: {AGAIN}"
 
 
-def _missing_and_extra(
-    args: ModelArgs, files: _Files, weight_map: dict[str, str], whole: bool
-) -> Iterator[str]:
-    """`whole`: every file could be read, so that a tensor in none of them is missing."""
+def _unpaired(args: ModelArgs, files: _Files, weight_map: dict[str, str], whole: bool) -> Iterator[str]:
+    """Missing and extra tensors. `whole`: all files could be read, a tensor in none of them is missing."""
     specs = expected_tensors(args)
     found = {name: file for file, entries in files.items() for name in entries}
-    where = " to ".join(dict.fromkeys([*files][:1] + [*files][-1:]))
-    if found and not found.keys() & specs.keys():
-        yield (
-            f"{where}: found tensor {next(iter(found))} and {len(found) - 1} others, none of the "
-            f"{len(specs)} expected: name the folder of a gpt-oss checkpoint in the Hugging Face layout, not "
-            "its original/ and not an adapter"
-        )
-        return
     other = "bf16" if args.weight_format == "mxfp4" else "mxfp4"
     others = expected_tensors(replace(args, weight_format=other))
     swapped = [name for name in found if name in others and name not in specs]
@@ -334,51 +274,27 @@ def _missing_and_extra(
             f"{found[swapped[0]]}: tensor {swapped[0]} is of {other} experts, expected {args.weight_format}: "
             "correct quantization_config in config.json, it is of another checkpoint"
         )
-        specs = {name: spec for name, spec in specs.items() if name in others}
-        found = {name: file for name, file in found.items() if name not in swapped}
-    for name in specs:
+        return
+    where = " to ".join(dict.fromkeys([*files][:1] + [*files][-1:]))
+    for name, spec in specs.items():
         # One that the index names has been reported with the file that should hold it.
         if whole and name not in found and name not in weight_map:
-            shape = list(specs[name].shape)
-            yield f"{where}: tensor {name} is missing, expected {shape}: download again"
+            yield f"{where}: tensor {name} is missing, expected {list(spec.shape)}: {AGAIN}"
     for name, file in found.items():
         if name not in specs:
-            yield (
-                f"{file}: tensor {name} is none of the {len(specs)} expected: take the config.json of this "
-                "checkpoint, or move the file away if it belongs to something else"
-            )
+            yield f"{file}: tensor {name} is none of the {len(specs)} expected: {WRONG_CONFIG}"
 
 
-def _misfitting(specs: dict[str, TensorSpec], files: _Files) -> Iterator[str]:
-    for file, entries in files.items():
-        for name, entry in entries.items():
-            spec = specs.get(name)
-            if spec and entry.shape != spec.shape:
-                yield (
-                    f"{file}: tensor {name} has shape {list(entry.shape)}, expected {list(spec.shape)}: "
-                    "take the config.json of this checkpoint"
-                )
-            if spec and entry.dtype not in spec.dtypes:
-                yield (
-                    f"{file}: tensor {name} is {entry.dtype}, expected {' or '.join(sorted(spec.dtypes))}: "
-                    "convert the checkpoint or take the published one"
-                )
-
-
-def _nan_scales(path: Path, entries: dict[str, _Entry], specs: dict[str, TensorSpec]) -> Iterator[str]:
-    """The first NaN of each scale tensor `[E, rows, blocks]`; `find` walks the page cache without a copy."""
+def _misfitting(path: Path, entries: dict[str, _Entry], specs: dict[str, TensorSpec]) -> Iterator[str]:
+    """Another shape or dtype, and NaN scales `[E, rows, blocks]`, searched in the page cache, uncopied."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for name, entry in entries.items():
+        for name, (begin, end, dtype, shape) in entries.items():
             spec = specs.get(name)
-            fits = spec and entry.shape == spec.shape and entry.dtype in spec.dtypes
-            if not fits or not name.endswith("_scales"):
-                continue
-            if (at := data.find(NAN_SCALE, entry.begin, entry.end)) < 0:
-                continue
-            _, rows, blocks = spec.shape
-            row, block = divmod(at - entry.begin, blocks)
-            expert, row = divmod(row, rows)
-            yield (
-                f"{path.name}: tensor {name} is NaN (byte 255) at expert {expert}, row {row}, block {block}, "
-                "expected 0 to 254: download it again, or quantize it again"
-            )
+            if spec and (shape != spec.shape or dtype not in spec.dtypes):
+                expected = f"{' or '.join(sorted(spec.dtypes))} {list(spec.shape)}"
+                found = f"{path.name}: tensor {name} is {dtype} {list(shape)}"
+                yield f"{found}, expected {expected}: {WRONG_CONFIG}"
+            elif spec and name.endswith("_scales") and (at := data.find(NAN_SCALE, begin, end)) >= 0:
+                row, block = divmod(at - begin, shape[-1])
+                where = f"expert {row // shape[-2]}, row {row % shape[-2]}, block {block}"
+                yield f"{path.name}: tensor {name} is NaN (byte 255) at {where}, expected 0 to 254: {AGAIN}"

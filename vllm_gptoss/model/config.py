@@ -192,14 +192,17 @@ def _rope(config: Mapping[str, Any]) -> YarnRope:
 
 
 def _check_concentration(rope: Mapping[str, Any], factor: float) -> None:
+    """Our cos and sin carry 0.1 ln(factor) + 1, which these fields can change."""
     if factor < 1:
         raise ConfigError(f"factor must be at least 1, found {factor!r}")
     ours = 0.1 * math.log(factor) + 1
-    found = rope.get("attention_factor")
-    if found is not None and not math.isclose(found, ours, rel_tol=1e-6):
-        raise ConfigError(f"attention_factor {found!r} is not supported: 0.1 ln(factor) + 1 = {ours:.6f} is")
-    # `attention_factor` overrides both; one without the other has no effect.
-    if found is None and rope.get("mscale") and rope.get("mscale_all_dim"):
+    if "attention_factor" in rope:
+        if not math.isclose(found := _Reader(rope)("attention_factor", float), ours, rel_tol=1e-6):
+            raise ConfigError(
+                f"attention_factor {found!r} is not supported: 0.1 ln(factor) + 1 = {ours:.6f} is"
+            )
+    # `attention_factor` overrides both, and one without the other has no effect.
+    elif rope.get("mscale") and rope.get("mscale_all_dim"):
         raise ConfigError(
             f"mscale {rope['mscale']!r} with mscale_all_dim {rope['mscale_all_dim']!r} is not supported"
         )

@@ -1,0 +1,108 @@
+"""Checkpoints that the tests serve, Transformers as the reference, and engines that end with their test."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from vllm_gptoss.tiny import write_random, write_tiny
+
+
+def pytest_configure() -> None:
+    # The engine in the process of the test: a test can look inside it and plant mistakes in it.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    write_tiny(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory) -> Path:
+    """Four layers over 2048 tokens, MXFP4: every part of the arithmetic, at any length a test can afford."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "random"
+    write_random(folder, layers=4, vocab=2048)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bf16_checkpoint(tmp_path_factory) -> Path:
+    """The layout of fine-tunes: dense experts, and several shards."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "bf16"
+    write_random(folder, layers=2, vocab=2048, weight_format="bf16", max_shard_bytes=1 << 20)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable:
+    """`reference(folder, dtype)`: Transformers' model of a checkpoint, experts dequantized, kept for all tests."""
+    from transformers import GptOssForCausalLM, Mxfp4Config
+
+    models = {}
+
+    def load(folder: Path, dtype: torch.dtype = torch.float32) -> GptOssForCausalLM:
+        if (folder, dtype) not in models:
+            quantized = "mxfp4" in (folder / "config.json").read_text()
+            options = {"quantization_config": Mxfp4Config(dequantize=True)} if quantized else {}
+            model = GptOssForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation="eager", **options
+            ).eval()
+            # Transformers dequantizes to bf16 whatever the dtype, and casts activations to its weights.
+            models[folder, dtype] = model.float() if dtype == torch.float32 else model
+        return models[folder, dtype]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def greedy(reference) -> Callable:
+    """`greedy(folder, prompt, count)`: the tokens that Transformers continues a prompt with, in fp32."""
+    known = {}
+
+    def continue_(folder: Path, prompt: list[int], count: int) -> list[int]:
+        key = (folder, tuple(prompt), count)
+        if key not in known:
+            with torch.inference_mode():
+                ids = reference(folder).generate(
+                    torch.tensor([prompt]),
+                    attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                    max_new_tokens=count,
+                    do_sample=False,
+                    eos_token_id=None,
+                    pad_token_id=0,
+                )
+            known[key] = ids[0, len(prompt) :].tolist()
+        return known[key]
+
+    return continue_
+
+
+@pytest.fixture(scope="session")
+def engine() -> Callable[..., AbstractContextManager]:
+    """`with engine(folder, **options) as llm`: a vLLM engine that leaves nothing behind."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    @contextmanager
+    def start(folder: Path, **options) -> Iterator[LLM]:
+        defaults = {"dtype": "float32", "max_model_len": 5120, "max_num_seqs": 32, "seed": 0}
+        defaults |= {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 256 << 20}
+        llm = LLM(str(folder), disable_log_stats=False, **(defaults | options))
+        try:
+            yield llm
+        finally:
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            cleanup_dist_env_and_memory()
+            gc.collect()
+
+    return start
