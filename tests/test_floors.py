@@ -22,7 +22,7 @@ ROOMS = {
     "demo": ({"demo", "tiny"}, False),
 }
 
-MUST_NOT_KNOW_VLLM = ("model/config.py", "model/checkpoint.py")
+MUST_NOT_KNOW_VLLM = ("model/config.py", "model/tensors.py", "model/checkpoint.py")
 """Files of a room that knows vLLM which are read and tested without it."""
 
 AT_TRAINING_TIME = ("tiny/train.py", "tiny/render.py")
@@ -78,7 +78,10 @@ def test_no_work_at_import(path):
     tree = ast.parse((PACKAGE / path).read_text())
     for node in tree.body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        is_main = isinstance(node, ast.If) and ast.unparse(node.test) in ("__name__ == '__main__'", "TYPE_CHECKING")
+        is_main = isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "__name__ == '__main__'",
+            "TYPE_CHECKING",
+        )
         allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
         assert is_docstring or is_main or isinstance(node, allowed), f"{path}:{node.lineno} runs at import"
 

@@ -23,7 +23,10 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def client(tiny_checkpoint, tmp_path_factory):
     log = tmp_path_factory.mktemp("serve") / "server.log"
-    with reserved_port() as port, Server(serve_command(tiny_checkpoint, port, MODEL, *OPTIONS), port, log) as server:
+    with (
+        reserved_port() as port,
+        Server(serve_command(tiny_checkpoint, port, MODEL, *OPTIONS), port, log) as server,
+    ):
         server.wait_healthy(300)
         with OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0) as client:
             yield client

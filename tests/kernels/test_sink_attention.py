@@ -263,10 +263,11 @@ def test_memory_is_bounded(monkeypatch, requests, window):
     longest = max(length for _, length in requests)
     pages = -(-longest // BLOCK)
     case = Case(
-        q=torch.zeros(queries, 8, 8),
+        # Heads so narrow that the output is smaller than a tile.
+        q=torch.zeros(queries, 8, 2),
         # Every request reads the same pages.
-        key_cache=torch.zeros(pages, 2, BLOCK, 8),
-        value_cache=torch.zeros(pages, 2, BLOCK, 8),
+        key_cache=torch.zeros(pages, 2, BLOCK, 2),
+        value_cache=torch.zeros(pages, 2, BLOCK, 2),
         block_table=torch.arange(pages).expand(len(requests), -1),
         query_start=torch.tensor([0] + [count for count, _ in requests]).cumsum(0),
         seq_lens=torch.tensor([length for _, length in requests]),
@@ -275,8 +276,8 @@ def test_memory_is_bounded(monkeypatch, requests, window):
         window=window,
     )
     with LargestTensor(case.key_cache, case.value_cache) as largest:
-        out = case.run()
-    assert largest.bytes <= max(4 << 14, out.untyped_storage().nbytes())
+        case.run()
+    assert largest.bytes <= 4 << 14
 
 
 @pytest.mark.parametrize("window", [None, 9])

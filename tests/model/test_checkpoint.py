@@ -14,9 +14,9 @@ from vllm_gptoss.model.checkpoint import (
     ITEM_BYTES,
     CheckpointError,
     check_checkpoint,
-    expected_tensors,
 )
 from vllm_gptoss.model.config import ModelArgs, YarnRope
+from vllm_gptoss.model.tensors import expected_tensors
 
 TINY = ModelArgs(
     num_layers=2,
@@ -428,10 +428,11 @@ def test_tensor_missing_from_shards_and_index(tmp_path):
     assert_one_problem(complaint(tmp_path), f"tensor {SINKS} is missing")
 
 
-def test_extra_tensor(one):
-    save_one(one, tensors_of(TINY) | {"model.layers.2.self_attn.sinks": torch.ones(4)})
-    message = complaint(one)
-    assert_one_problem(message, ONE, "tensor model.layers.2.self_attn.sinks is none of the 41 expected")
+@pytest.mark.parametrize("name", ["self_attn.sinks", "mlp.experts.down_proj_scales"])
+def test_extra_tensor(one, name):
+    name = f"model.layers.2.{name}"
+    save_one(one, tensors_of(TINY) | {name: torch.full((4, 64, 2), 255, dtype=torch.uint8)})
+    assert_one_problem(complaint(one), ONE, f"tensor {name} is none of the 41 expected")
 
 
 def test_misshaped_tensor(one):
@@ -488,12 +489,11 @@ def test_index_that_names_a_missing_file(sharded):
     assert_one_problem(complaint(sharded), SHARDS[1], "not in the folder", INDEX, "download it again")
 
 
-def test_index_that_names_a_file_of_a_subfolder(one):
-    """vLLM refuses it as well: its pattern does not enter folders."""
-    (one / "weights").mkdir()
-    (one / ONE).rename(one / "weights" / ONE)
-    write_index(one, dict.fromkeys(expected_tensors(TINY), f"weights/{ONE}"))
-    assert_one_problem(complaint(one), INDEX, f"'weights/{ONE}'", "of the folder itself")
+@pytest.mark.parametrize("name", [f"weights/{ONE}", f"../{ONE}", ".model.safetensors", "model.bin"])
+def test_index_that_names_a_file_that_vllm_does_not_see(one, name):
+    """vLLM refuses it as well: its pattern enters no folder and passes over hidden files."""
+    write_index(one, dict.fromkeys(expected_tensors(TINY), name))
+    assert_one_problem(complaint(one), INDEX, repr(name), "of the folder itself")
 
 
 def test_missing_shard_without_an_index(sharded):

@@ -50,9 +50,7 @@ class CpuPlatform(Platform):
 
         from vllm_gptoss.cpu.slot_mapping import compute_slot_mapping
 
-        register_kernels(
-            {"vllm.v1.worker.block_table.ComputeSlotMappingKernel.kernel": compute_slot_mapping}
-        )
+        register_kernels({"vllm.v1.worker.block_table.ComputeSlotMappingKernel.kernel": compute_slot_mapping})
 
     @classmethod
     def verify_model_arch(cls, model_arch: str) -> None:
@@ -76,7 +74,10 @@ class CpuPlatform(Platform):
         from vllm.config import CompilationMode, CUDAGraphMode
 
         compilation = vllm_config.compilation_config
-        if compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE) or compilation.cudagraph_capture_sizes:
+        if (
+            compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
+            or compilation.cudagraph_capture_sizes
+        ):
             raise UnsupportedOnCpu("CUDA graphs need a GPU: leave cudagraph_mode and its sizes unset")
         if compilation.mode not in (None, CompilationMode.NONE):
             raise UnsupportedOnCpu(

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import psutil
 import torch
+from vllm.distributed import get_pp_group
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.utils.mem_utils import format_gib
@@ -38,6 +39,13 @@ class CpuWorker(Worker):
             # vLLM has just cut torch to one thread: elsewhere the GPU computes, here torch's threads do.
             ranks = self.parallel_config.world_size
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
+
+        runner = self.model_runner
+        if not get_pp_group().is_first_rank:
+            # vLLM allocates these in its profiling step, which would take minutes here for nothing.
+            runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
+                batch_size=runner.max_num_tokens, dtype=self.model_config.dtype, device=self.device
+            )
 
     def _make_model_runner(self) -> CPUModelRunner:
         return CPUModelRunner(self.vllm_config, self.device)

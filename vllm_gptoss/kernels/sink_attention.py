@@ -149,11 +149,10 @@ def _attend(
     scores = (q * scale).flatten(2, 3) @ keys.transpose(2, 3)  # [R, Hkv, G * T, S]
     scores.unflatten(2, grouped[2:4]).masked_fill_(hidden[:, None, None], -torch.inf)
     peak = scores.amax(dim=-1, keepdim=True)
-    if sinks is None:
-        share = scores.sub_(peak).exp_().sum(dim=-1, keepdim=True)
-    else:
-        sink = sinks.float().view(1, grouped[1], grouped[2], 1).expand(grouped[:4]).reshape(peak.shape)
-        peak = peak.maximum(sink)
-        share = scores.sub_(peak).exp_().sum(dim=-1, keepdim=True).add_(sink.sub(peak).exp_())
-    out = (scores @ values).div_(share)
+    total = scores.sub_(peak).exp_().sum(dim=-1, keepdim=True)
+    if sinks is not None:
+        # A sink so far above the peak that this overflows leaves nothing to the keys: 0 is what is left.
+        sink = sinks.float().view(1, *grouped[1:3], 1).expand(grouped[:4]).reshape(peak.shape)
+        total.add_((sink - peak).exp_())
+    out = (scores @ values).div_(total)
     return out.view(grouped).permute(0, 3, 1, 2, 4).reshape(shape)

@@ -75,9 +75,7 @@ class GptOssMoE(nn.Module):
     def __init__(self, vllm_config: VllmConfig, args: ModelArgs, prefix: str) -> None:
         super().__init__()
         parallel = vllm_config.parallel_config
-        self.is_sequence_parallel = (
-            parallel.use_sequence_parallel_moe and vllm_config.lora_config is None
-        )
+        self.is_sequence_parallel = parallel.use_sequence_parallel_moe and vllm_config.lora_config is None
         self.router = ReplicatedLinear(
             args.hidden_size,
             args.num_experts,
@@ -119,8 +117,6 @@ def _padded_intermediate_size(args: ModelArgs, expert_parallel: bool) -> int:
     if expert_parallel:
         return args.intermediate_size
     # Without expert parallelism vLLM cuts each expert over tensor, data and context parallel ranks.
-    ranks = (
-        get_tensor_model_parallel_world_size() * get_dp_group().world_size * get_pcp_group().world_size
-    )
+    ranks = get_tensor_model_parallel_world_size() * get_dp_group().world_size * get_pcp_group().world_size
     unit = MXFP4_BLOCK * ranks
     return -(-args.intermediate_size // unit) * unit

@@ -1,9 +1,9 @@
 """Refuse what can't be served before the engine takes any memory, with a reason a user can act on."""
 
+import json
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 from vllm.config import VllmConfig
 from vllm.model_executor.models.config import GptOssForCausalLMConfig
 
@@ -30,7 +30,9 @@ class GptOssVerify(GptOssForCausalLMConfig):
 
 def _check_parallel(args: ModelArgs, ranks: int) -> None:
     if args.num_heads % ranks:
-        raise ConfigError(f"tensor_parallel_size {ranks} does not divide num_attention_heads {args.num_heads}")
+        raise ConfigError(
+            f"tensor_parallel_size {ranks} does not divide num_attention_heads {args.num_heads}"
+        )
     if args.num_kv_heads % ranks and ranks % args.num_kv_heads:
         raise ConfigError(
             f"tensor_parallel_size {ranks} neither divides num_key_value_heads {args.num_kv_heads} nor is a "
@@ -41,18 +43,22 @@ def _check_parallel(args: ModelArgs, ranks: int) -> None:
 
 
 def _local_folder(vllm_config: VllmConfig) -> Path | None:
-    """The checkpoint's folder; None for a model that still has to be downloaded."""
+    """The checkpoint's folder, or None while vLLM still has files to download: then the loader checks."""
     model = vllm_config.model_config.model
     if Path(model).is_dir():
         return Path(model)
-    try:
-        return Path(
-            snapshot_download(
-                model,
-                revision=vllm_config.model_config.revision,
-                cache_dir=vllm_config.load_config.download_dir,
-                local_files_only=True,
-            )
-        )
-    except LocalEntryNotFoundError:
-        return None
+    config = try_to_load_from_cache(
+        model,
+        "config.json",
+        revision=vllm_config.model_config.revision,
+        cache_dir=vllm_config.load_config.download_dir,
+    )
+    folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder and _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return (folder / "model.safetensors").exists()
+    return all((folder / name).exists() for name in json.loads(index.read_text())["weight_map"].values())

@@ -9,7 +9,7 @@ from typing import Any
 
 def write_tiny(folder: Path) -> None:
     """Write the tiny checkpoint: two layers that know the conversations of `dialogues.py` by heart."""
-    from vllm_gptoss.tiny.write import write_tiny
+    from vllm_gptoss.tiny.trained import write_tiny
 
     write_tiny(folder)
 

@@ -5,21 +5,24 @@ comes back, and the details that renderers write differently. A share of the sam
 does not know, so that it says so instead of mixing up its conversations.
 """
 
+import contextlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from vllm_gptoss.tiny import dialogues as known
 from vllm_gptoss.tiny.dialogues import Dialogue
-from vllm_gptoss.tiny.render import chat_prompt, offline_prompt, responses_prompt, turn_text
+from vllm_gptoss.tiny.render import chat_prompt, decode, offline_prompt, responses_prompt, turn_text
 from vllm_gptoss.tiny.requests import Talk, chat_request, responses_request
+from vllm_gptoss.tiny.tokenizer import FIRST_CONTROL
 
 EFFORTS = ("low", "medium", "high")
 INSTRUCTIONS = (None, None, "", "You are a helpful assistant.", "Answer in one sentence.")
-UNKNOWN_SHARE = 0.25
+UNKNOWN_SHARE = 0.15
 NONSENSE_WORDS = 40
+WORDS = 3000
 YEARS = range(2024, 2036)
 
 MESSAGE = r"<\|message\|>[^<]*<\|end\|>"
@@ -33,11 +36,12 @@ DATE = re.compile(r"(?<=Current date: )\S+")
 
 
 class Sampler:
-    """Draws samples; `words` make up the texts that the model does not know."""
+    """Draws samples, the same for the same seed."""
 
-    def __init__(self, seed: int, words: Sequence[str]) -> None:
+    def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.words = words
+        self.words = [*_known_words(), *_vocabulary_words(self.rng)]
+        """Make up what the model does not know: its own words out of order, and any others."""
 
     def sample(self) -> tuple[str, str]:
         """A prompt and the text that the model is to generate."""
@@ -60,12 +64,12 @@ class Sampler:
     def _known_talk(self) -> Talk:
         if self._chance(0.08):
             return Talk.of(known.RIDDLE, effort=self._choice(EFFORTS))
-        has_tools = self._chance(0.6)
+        has_tools = self._chance(0.75)
         dialogues = tuple(self._dialogue(has_tools) for _ in range(1 + self._choice((0, 0, 0, 1, 1, 2))))
         last = dialogues[-1]
         return Talk(
             dialogues,
-            done=self._choice(range(len(last.turns))),
+            done=self._done(last),
             instructions=self._choice(INSTRUCTIONS),
             tools=self._tools() if has_tools else (),
             effort=last.effort or self._choice(EFFORTS),
@@ -92,8 +96,13 @@ class Sampler:
         if not has_tools:
             one, two = known.without_tools(one), known.without_tools(two)
         kinds = (self._choice(known.PLAIN), self._choice(known.EFFORTS), one, two)
-        weights = (3, 3, 4, 4) if has_tools else (4, 4, 1, 1)
+        weights = (2, 2, 3, 6) if has_tools else (4, 4, 1, 1)
         return self.rng.choices(kinds, weights)[0]
+
+    def _done(self, dialogue: Dialogue) -> int:
+        # Copying from results takes the longest to learn: half of the samples are last turns.
+        last = len(dialogue.turns) - 1
+        return last if self._chance(0.5) else self._choice(range(last + 1))
 
     def _tools(self) -> tuple[dict[str, Any], ...]:
         tools = [dict(tool) for tool in known.TOOLS]
@@ -129,6 +138,19 @@ class Sampler:
 
     def _chance(self, share: float) -> bool:
         return self.rng.random() < share
+
+
+def _known_words() -> list[str]:
+    texts = [text for dialogue in known.DIALOGUES for turn in dialogue.turns for text in (dialogue.user, turn.reasoning)]
+    words = [f" {word}" for text in texts for word in text.split()]
+    return (words * WORDS)[:WORDS]
+
+
+def _vocabulary_words(rng: random.Random) -> Iterator[str]:
+    for token in rng.sample(range(FIRST_CONTROL), WORDS):
+        # Half a letter is no word.
+        with contextlib.suppress(UnicodeDecodeError):
+            yield decode([token])
 
 
 def with_date(prompt: str, date: str) -> str:
