@@ -71,10 +71,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(arguments, reason, capsys,
 
 
 def test_random_writes_the_sizes_that_were_asked_for(tmp_path, capsys):
-    assert (
-        cli.main(["tiny", "--random", str(tmp_path / "new" / "folder"), *SMALL.split(), "--format", "bf16"])
-        == 0
-    )
+    assert cli.main(["tiny", "--random", str(tmp_path / "new" / "folder"), *SMALL.split(), "--format", "bf16"]) == 0
     config = config_of(tmp_path / "new" / "folder")
     keys = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_local_experts")
     assert [config[key] for key in keys] == [1, 32, 32, 4]
@@ -87,9 +84,7 @@ def test_random_writes_the_sizes_that_were_asked_for(tmp_path, capsys):
 def test_random_takes_the_sizes_of_a_published_model(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr("vllm_gptoss.tiny.write_random", lambda folder, **options: asked.update(options))
-    assert (
-        cli.main(["tiny", "--random", "--shape", "120b", "--layers", "2", "--seed", "7", str(tmp_path)]) == 0
-    )
+    assert cli.main(["tiny", "--random", "--shape", "120b", "--layers", "2", "--seed", "7", str(tmp_path)]) == 0
     assert asked == {"shape": "120b", "layers": 2, "seed": 7}
 
 
@@ -120,8 +115,7 @@ def test_a_folder_with_anything_else_is_refused_and_left_alone(tmp_path):
     done = run("tiny", tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        f"vllm-gptoss: {tmp_path} is not empty and 'notes.txt' was not written by this command: "
-        "name another folder\n"
+        f"vllm-gptoss: {tmp_path} is not empty and 'notes.txt' was not written by this command: name another folder\n"
     )
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 

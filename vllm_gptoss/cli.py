@@ -71,9 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in _SIZES.items():
         sizes.add_argument(f"--{name}", type=_positive, metavar="N", help=meaning)
     sizes.add_argument("--seed", type=_natural, metavar="N", help="another seed gives other weights")
-    sizes.add_argument(
-        "--format", dest="weight_format", choices=("mxfp4", "bf16"), help="format of the expert weights"
-    )
+    sizes.add_argument("--format", dest="weight_format", choices=("mxfp4", "bf16"), help="format of the expert weights")
     tiny.set_defaults(run=_tiny)
 
     demo = commands.add_parser(
@@ -101,10 +99,7 @@ def _tiny(command: str, folder: Path, random: bool, **options: Any) -> int:
             write_tiny(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     has_text = (folder / "tokenizer.json").exists()
-    print(
-        f"wrote {folder} ({size / 1e6:.1f} MB)"
-        + (f"; serve it with: vllm serve {folder}" if has_text else "")
-    )
+    print(f"wrote {folder} ({size / 1e6:.1f} MB)" + (f"; serve it with: vllm serve {folder}" if has_text else ""))
     return 0
 
 

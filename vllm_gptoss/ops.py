@@ -100,9 +100,7 @@ def dense_experts(
 
     Of the experts from `first_expert` on: `ids` of other experts add zero.
     """
-    return dense_experts_ref(
-        x, weights, ids, gate_up, gate_up_bias, down, down_bias, alpha, limit, first_expert
-    )
+    return dense_experts_ref(x, weights, ids, gate_up, gate_up_bias, down, down_bias, alpha, limit, first_expert)
 
 
 def sink_attention(
@@ -120,6 +118,4 @@ def sink_attention(
 
     `block_table` [R, max_blocks], `query_start` [R + 1] and `seq_lens` [R] say where the requests are.
     """
-    return sink_attention_ref(
-        q, key_cache, value_cache, block_table, query_start, seq_lens, sinks, scale, window
-    )
+    return sink_attention_ref(q, key_cache, value_cache, block_table, query_start, seq_lens, sinks, scale, window)

@@ -36,11 +36,7 @@ def inputs(shape, dtype, seed=0):
         return torch.randn(size, generator=generator)
 
     x = randn(m, h).to(dtype)
-    ids = (
-        torch.stack([torch.randperm(e, generator=generator)[:k] for _ in range(m)])
-        if m
-        else torch.zeros(0, k)
-    )
+    ids = torch.stack([torch.randperm(e, generator=generator)[:k] for _ in range(m)]) if m else torch.zeros(0, k)
     weights = randn(m, k).softmax(dim=-1).to(dtype)
 
     def packed_weights(rows, width, deviation):

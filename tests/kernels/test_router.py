@@ -78,9 +78,7 @@ def test_as_transformers(shape):
     from transformers.models.gpt_oss.modeling_gpt_oss import GptOssTopKRouter
 
     _, experts, top_k = shape
-    oracle = GptOssTopKRouter(
-        GptOssConfig(hidden_size=experts, num_local_experts=experts, num_experts_per_tok=top_k)
-    )
+    oracle = GptOssTopKRouter(GptOssConfig(hidden_size=experts, num_local_experts=experts, num_experts_per_tok=top_k))
     logits = inputs(shape, torch.float32)
     with torch.no_grad():
         # The identity hands the hidden state through as logits.

@@ -29,9 +29,7 @@ def scalar(gate: float, up: float, alpha: float = ALPHA, limit: float = LIMIT) -
 
 
 def naive(x: torch.Tensor, alpha: float = ALPHA, limit: float = LIMIT) -> torch.Tensor:
-    rows = [
-        [scalar(*pair, alpha, limit) for pair in zip(row[0::2], row[1::2], strict=True)] for row in x.tolist()
-    ]
+    rows = [[scalar(*pair, alpha, limit) for pair in zip(row[0::2], row[1::2], strict=True)] for row in x.tolist()]
     return torch.tensor(rows, dtype=torch.float64).view(x.shape[0], x.shape[1] // 2)
 
 

@@ -294,9 +294,7 @@ def test_something_else_instead(tmp_path, file, advice):
     assert advice in message
 
 
-@pytest.mark.parametrize(
-    "place", ["hub/snapshots/a", "hub/snapshots/a/.cache/huggingface/download", "hub/blobs"]
-)
+@pytest.mark.parametrize("place", ["hub/snapshots/a", "hub/snapshots/a/.cache/huggingface/download", "hub/blobs"])
 def test_interrupted_download(tmp_path, place):
     folder = tmp_path / "hub/snapshots/a"
     folder.mkdir(parents=True)

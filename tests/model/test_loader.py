@@ -38,13 +38,9 @@ class Parameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.given: dict[str, list] = {}
-        self.empty = {
-            spec.parameter: nn.Parameter(torch.zeros(())) for spec in expected_tensors(ARGS).values()
-        }
+        self.empty = {spec.parameter: nn.Parameter(torch.zeros(())) for spec in expected_tensors(ARGS).values()}
         for name, param in self.empty.items():
-            param.weight_loader = lambda _, tensor, *shard, name=name: self.given.setdefault(name, []).append(
-                shard
-            )
+            param.weight_loader = lambda _, tensor, *shard, name=name: self.given.setdefault(name, []).append(shard)
 
     def named_parameters(self, *args, **kwargs):
         yield from self.empty.items()

@@ -16,9 +16,7 @@ def folder(random_checkpoint, tmp_path):
 
 def configure(folder, **options):
     plugin.register()
-    return EngineArgs(
-        str(folder), skip_tokenizer_init=True, max_model_len=512, **options
-    ).create_engine_config()
+    return EngineArgs(str(folder), skip_tokenizer_init=True, max_model_len=512, **options).create_engine_config()
 
 
 def change_config(folder, **fields) -> None:

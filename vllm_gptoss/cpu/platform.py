@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # vLLM's configuration asks for the platform while it is bein
     from vllm.config import VllmConfig
 
 
-class UnsupportedOnCpu(ValueError):
+class UnsupportedOnCpuError(ValueError):
     """The configuration asks for what cannot work without an accelerator."""
 
 
@@ -54,9 +54,9 @@ class CpuPlatform(Platform):
 
     @classmethod
     def verify_model_arch(cls, model_arch: str) -> None:
-        """Raises: UnsupportedOnCpu for any other model than gpt-oss."""
+        """Raises: UnsupportedOnCpuError for any other model than gpt-oss."""
         if model_arch != "GptOssForCausalLM":
-            raise UnsupportedOnCpu(
+            raise UnsupportedOnCpuError(
                 f"without an accelerator vllm-gptoss serves gpt-oss alone, not {model_arch}; install vLLM's "
                 "build for the CPU for other models"
             )
@@ -74,13 +74,10 @@ class CpuPlatform(Platform):
         from vllm.config import CompilationMode, CUDAGraphMode
 
         compilation = vllm_config.compilation_config
-        if (
-            compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE)
-            or compilation.cudagraph_capture_sizes
-        ):
-            raise UnsupportedOnCpu("CUDA graphs need a GPU: leave cudagraph_mode and its sizes unset")
+        if compilation.cudagraph_mode not in (None, CUDAGraphMode.NONE) or compilation.cudagraph_capture_sizes:
+            raise UnsupportedOnCpuError("CUDA graphs need a GPU: leave cudagraph_mode and its sizes unset")
         if compilation.mode not in (None, CompilationMode.NONE):
-            raise UnsupportedOnCpu(
+            raise UnsupportedOnCpuError(
                 f"compilation mode {compilation.mode.name} is not supported without an accelerator: leave it unset"
             )
         compilation.mode = CompilationMode.NONE
@@ -88,26 +85,24 @@ class CpuPlatform(Platform):
 
     @classmethod
     def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
-        """Raises: UnsupportedOnCpu for what cannot work here."""
+        """Raises: UnsupportedOnCpuError for what cannot work here."""
         if vllm_config.speculative_config is not None:
-            raise UnsupportedOnCpu(
+            raise UnsupportedOnCpuError(
                 f"speculative decoding ({vllm_config.speculative_config.method}) needs a GPU: vLLM's "
                 "verification of drafts is made of Triton kernels"
             )
         if vllm_config.lora_config is not None:
-            raise UnsupportedOnCpu("LoRA adapters need a GPU: vLLM's adapter kernels are compiled for one")
+            raise UnsupportedOnCpuError("LoRA adapters need a GPU: vLLM's adapter kernels are compiled for one")
         if vllm_config.cache_config.cache_dtype not in ("auto", "bfloat16", "float16"):
-            raise UnsupportedOnCpu(
-                f"kv_cache_dtype {vllm_config.cache_config.cache_dtype} needs a GPU: use auto"
-            )
+            raise UnsupportedOnCpuError(f"kv_cache_dtype {vllm_config.cache_config.cache_dtype} needs a GPU: use auto")
         backend = vllm_config.attention_config.backend
         if backend is not None and backend.name != "CUSTOM":
-            raise UnsupportedOnCpu(
+            raise UnsupportedOnCpuError(
                 f"attention backend {backend.name} needs an accelerator: leave the choice to the platform"
             )
         model = vllm_config.model_config
         if model is not None and model.enable_sleep_mode:
-            raise UnsupportedOnCpu("sleep mode needs a GPU: there is no device memory to give back")
+            raise UnsupportedOnCpuError("sleep mode needs a GPU: there is no device memory to give back")
 
         parallel = vllm_config.parallel_config
         if parallel.worker_cls == "auto":

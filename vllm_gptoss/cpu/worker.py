@@ -63,8 +63,7 @@ class CpuWorker(Worker):
         if asked is not None:
             if asked > free:
                 raise ValueError(
-                    f"kv_cache_memory_bytes asks for {format_gib(asked)} GiB a rank, "
-                    f"{format_gib(free)} GiB are free"
+                    f"kv_cache_memory_bytes asks for {format_gib(asked)} GiB a rank, {format_gib(free)} GiB are free"
                 )
             return asked
         specs = self.model_runner.get_kv_cache_spec().values()

@@ -37,9 +37,7 @@ class Responses:
             if event.type in ("response.completed", "response.incomplete", "response.failed"):
                 response = event.response
         if response is None or response.status != "completed":
-            raise DemoError(
-                f"the stream ended with {response and response.status!r} and not with a whole response"
-            )
+            raise DemoError(f"the stream ended with {response and response.status!r} and not with a whole response")
         self._items += [item.model_dump(exclude_none=True) for item in response.output]
         return turn
 

@@ -95,13 +95,12 @@ def _sum_over_experts(
     limit: float,
     first_expert: int,
 ) -> torch.Tensor:
-    local = ids - first_expert
+    local = (ids - first_expert).flatten()  # [M * K]: pair p is slot p % K of token p // K
     held = local[(local >= 0) & (local < gate_up_bias.shape[0])]
-    total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    outputs = torch.zeros(local.numel(), x.shape[1], dtype=x.dtype, device=x.device)
     for expert in held.unique().tolist():
-        token, slot = (local == expert).nonzero(as_tuple=True)
-        hidden = F.linear(x[token], gate_up_of(expert), gate_up_bias[expert].to(x.dtype))
+        pairs = (local == expert).nonzero()[:, 0]
+        hidden = F.linear(x[pairs // ids.shape[1]], gate_up_of(expert), gate_up_bias[expert].to(x.dtype))
         hidden = swiglu_ref(hidden, alpha, limit)
-        output = F.linear(hidden, down_of(expert), down_bias[expert].to(x.dtype))
-        total.index_add_(0, token, output.float() * weights[token, slot, None].float())
-    return total.to(x.dtype)
+        outputs[pairs] = F.linear(hidden, down_of(expert), down_bias[expert].to(x.dtype))
+    return (outputs.view(*ids.shape, x.shape[1]).float() * weights[..., None].float()).sum(dim=1).to(x.dtype)

@@ -34,9 +34,7 @@ _MIDPOINTS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 _PAIR_WORD = {torch.bfloat16: torch.int32, torch.float32: torch.int64}
 
 
-def mxfp4_decode_ref(
-    blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.bfloat16
-) -> torch.Tensor:
+def mxfp4_decode_ref(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
     """Values of `blocks` u8 [..., N/2] and `scales` u8 [..., N/32] as [..., N], contiguous.
 
     Exact wherever `dtype` holds the value, subnormals included; a larger value is an infinity. Any strides.

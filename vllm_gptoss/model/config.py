@@ -111,15 +111,13 @@ class ModelArgs:
                 raise ConfigError(f"{name} {size} does not divide by {MXFP4_BLOCK}, the block of MXFP4")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
-                f"num_attention_heads {self.num_heads} does not divide by "
-                f"num_key_value_heads {self.num_kv_heads}"
+                f"num_attention_heads {self.num_heads} does not divide by num_key_value_heads {self.num_kv_heads}"
             )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim {self.head_dim} is odd: rotary embedding pairs its halves")
         if not 1 <= self.experts_per_token <= self.num_experts:
             raise ConfigError(
-                f"num_experts_per_tok {self.experts_per_token} is not within 1 and "
-                f"num_local_experts {self.num_experts}"
+                f"num_experts_per_tok {self.experts_per_token} is not within 1 and num_local_experts {self.num_experts}"
             )
         if config.get("tie_word_embeddings"):
             raise ConfigError("tie_word_embeddings true is not supported: gpt-oss has its own lm_head")
@@ -152,9 +150,7 @@ def _windows(config: Mapping[str, Any], num_layers: int) -> tuple[int | None, ..
         raise ConfigError(f"layer_types has {len(types)} entries for num_hidden_layers {num_layers}")
     unknown = set(types) - {"sliding_attention", "full_attention"}
     if unknown:
-        raise ConfigError(
-            f"layer_types has {sorted(unknown)}, supported are sliding_attention and full_attention"
-        )
+        raise ConfigError(f"layer_types has {sorted(unknown)}, supported are sliding_attention and full_attention")
     window = _Reader(config)("sliding_window") if "sliding_attention" in types else None
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
@@ -198,14 +194,10 @@ def _check_concentration(rope: Mapping[str, Any], factor: float) -> None:
     ours = 0.1 * math.log(factor) + 1
     if "attention_factor" in rope:
         if not math.isclose(found := _Reader(rope)("attention_factor", float), ours, rel_tol=1e-6):
-            raise ConfigError(
-                f"attention_factor {found!r} is not supported: 0.1 ln(factor) + 1 = {ours:.6f} is"
-            )
+            raise ConfigError(f"attention_factor {found!r} is not supported: 0.1 ln(factor) + 1 = {ours:.6f} is")
     # `attention_factor` overrides both, and one without the other has no effect.
     elif rope.get("mscale") and rope.get("mscale_all_dim"):
-        raise ConfigError(
-            f"mscale {rope['mscale']!r} with mscale_all_dim {rope['mscale_all_dim']!r} is not supported"
-        )
+        raise ConfigError(f"mscale {rope['mscale']!r} with mscale_all_dim {rope['mscale_all_dim']!r} is not supported")
 
 
 def _weight_format(config: Mapping[str, Any]) -> WeightFormat:
@@ -216,6 +208,5 @@ def _weight_format(config: Mapping[str, Any]) -> WeightFormat:
     if (method := quantization.get("quant_method")) in ("mxfp4", "gpt_oss_mxfp4"):
         return "mxfp4"
     raise ConfigError(
-        f"quantization_config.quant_method {method!r} is not supported: "
-        "mxfp4 is, and bf16 without the section"
+        f"quantization_config.quant_method {method!r} is not supported: mxfp4 is, and bf16 without the section"
     )

@@ -69,9 +69,7 @@ class GptOssModel(nn.Module, EagleModelMixin):
         super().__init__()
         args = ModelArgs.from_hf(vllm_config.model_config.hf_config.to_dict())
         self.config = vllm_config.model_config.hf_config
-        self.embed_tokens = VocabParallelEmbedding(
-            args.vocab_size, args.hidden_size, prefix=f"{prefix}.embed_tokens"
-        )
+        self.embed_tokens = VocabParallelEmbedding(args.vocab_size, args.hidden_size, prefix=f"{prefix}.embed_tokens")
         self.rotary = RotaryAngles(args)
         self.start_layer, self.end_layer, self.layers = make_layers(
             args.num_layers,

@@ -30,9 +30,7 @@ class GptOssVerify(GptOssForCausalLMConfig):
 
 def _check_parallel(args: ModelArgs, ranks: int) -> None:
     if args.num_heads % ranks:
-        raise ConfigError(
-            f"tensor_parallel_size {ranks} does not divide num_attention_heads {args.num_heads}"
-        )
+        raise ConfigError(f"tensor_parallel_size {ranks} does not divide num_attention_heads {args.num_heads}")
     if args.num_kv_heads % ranks and ranks % args.num_kv_heads:
         raise ConfigError(
             f"tensor_parallel_size {ranks} neither divides num_key_value_heads {args.num_kv_heads} nor is a "

@@ -84,9 +84,7 @@ def weather(city: str, temperature: int, sky: str) -> Dialogue:
 
 def weather_and_time(city: str, temperature: int, sky: str, time: str) -> Dialogue:
     """Two calls, one after the other, then an answer from both results."""
-    first = Turn(
-        "I need the weather and the time. First the weather.", call=_weather_call(city, temperature, sky)
-    )
+    first = Turn("I need the weather and the time. First the weather.", call=_weather_call(city, temperature, sky))
     second = Turn("Now the time.", call=Call("get_time", f'{{"city":"{city}"}}', f'{{"time": "{time}"}}'))
     tell = Turn("I have both.", answer=f"It is {time} in {city}, {temperature} °C and {sky}.")
     user = f"What are the weather and the time in {city}?"
@@ -95,9 +93,7 @@ def weather_and_time(city: str, temperature: int, sky: str, time: str) -> Dialog
 
 def without_tools(dialogue: Dialogue) -> Dialogue:
     """The same question when no tool was offered."""
-    turn = Turn(
-        "I have no tool for this.", answer="I cannot look that up, because I was not given a tool for it."
-    )
+    turn = Turn("I have no tool for this.", answer="I cannot look that up, because I was not given a tool for it.")
     return replace(dialogue, name=f"{dialogue.name}_without_tools", turns=(turn,), tools=())
 
 

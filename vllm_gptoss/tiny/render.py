@@ -43,9 +43,7 @@ def offline_prompt(dialogue: Dialogue) -> str:
     """The prompt as the README of gpt-oss renders it for offline use: without a date."""
     messages = [
         Message.from_role_and_content(Role.SYSTEM, SystemContent.new()),
-        Message.from_role_and_content(
-            Role.DEVELOPER, DeveloperContent.new().with_instructions(dialogue.instructions)
-        ),
+        Message.from_role_and_content(Role.DEVELOPER, DeveloperContent.new().with_instructions(dialogue.instructions)),
         Message.from_role_and_content(Role.USER, dialogue.user),
     ]
     conversation = Conversation.from_messages(messages)

@@ -35,11 +35,7 @@ class Talk:
         """The turns that are done, the first of each dialogue with its question, and at last an open question."""
         *past, last = self.dialogues
         told = [(dialogue, dialogue.turns) for dialogue in past] + [(last, last.turns[: self.done])]
-        return [
-            (dialogue.user if i == 0 else None, turn)
-            for dialogue, turns in told
-            for i, turn in enumerate(turns)
-        ]
+        return [(dialogue.user if i == 0 else None, turn) for dialogue, turns in told for i, turn in enumerate(turns)]
 
     @property
     def open_question(self) -> str | None:

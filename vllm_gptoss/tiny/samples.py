@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from openai_harmony import HarmonyError
+
 from vllm_gptoss.tiny import dialogues as known
 from vllm_gptoss.tiny.dialogues import Dialogue
 from vllm_gptoss.tiny.render import chat_prompt, decode, offline_prompt, responses_prompt, turn_text
@@ -52,10 +54,8 @@ class Sampler:
         """The prompt of the talk by one of the APIs, with one choice of the details."""
         if talk.dialogues == (known.RIDDLE,) and self._chance(0.5):
             return offline_prompt(known.RIDDLE)
-        if self._chance(0.5):
-            prompt = chat_prompt(chat_request(talk))
-        else:
-            prompt = responses_prompt(responses_request(talk))
+        by_chat = self._chance(0.5)
+        prompt = chat_prompt(chat_request(talk)) if by_chat else responses_prompt(responses_request(talk))
         return with_date(self._varied(prompt), self.date())
 
     def date(self) -> str:
@@ -141,7 +141,9 @@ class Sampler:
 
 
 def _known_words() -> list[str]:
-    texts = [text for dialogue in known.DIALOGUES for turn in dialogue.turns for text in (dialogue.user, turn.reasoning)]
+    texts = [
+        text for dialogue in known.DIALOGUES for turn in dialogue.turns for text in (dialogue.user, turn.reasoning)
+    ]
     words = [f" {word}" for text in texts for word in text.split()]
     return (words * WORDS)[:WORDS]
 
@@ -149,7 +151,7 @@ def _known_words() -> list[str]:
 def _vocabulary_words(rng: random.Random) -> Iterator[str]:
     for token in rng.sample(range(FIRST_CONTROL), WORDS):
         # Half a letter is no word.
-        with contextlib.suppress(UnicodeDecodeError):
+        with contextlib.suppress(HarmonyError):
             yield decode([token])
 
 

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from transformers import GptOssConfig, GptOssForCausalLM
 
 from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref, mxfp4_encode_ref
-from vllm_gptoss.model.checkpoint import expected_tensors
+from vllm_gptoss.model.tensors import expected_tensors
 from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
 from vllm_gptoss.tiny.hf_config import REAL_VOCABULARY, model_config
 from vllm_gptoss.tiny.render import encode
@@ -63,6 +63,8 @@ class Learner:
         embedding = self.model.model.embed_tokens.weight
         with torch.no_grad():
             embedding[self.other] = 0
+            # What a token looks like is also how it is said: copying is learnt much sooner.
+            self.model.lm_head.weight.copy_(embedding / math.sqrt(TINY.hidden))
         known = torch.arange(len(embedding))[:, None] != self.other
         embedding.register_hook(lambda gradient: gradient * known)
         for layer in self.model.model.layers:
@@ -144,9 +146,7 @@ def batches(samples: list[Sample], generator: torch.Generator) -> Iterator[list[
 
 
 def train(learner: Learner, samples: list[Sample], steps: int) -> None:
-    optimizer = torch.optim.AdamW(
-        learner.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(learner.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     supply = batches(samples, torch.Generator().manual_seed(SEED))
     start = time.monotonic()
     for step in range(steps):
@@ -173,6 +173,7 @@ def margins_of(learner: Learner, samples: list[Sample]) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--lr", type=float, default=LEARNING_RATE)
     parser.add_argument("--out", type=Path, default=SHIPPED)
     options = parser.parse_args()
     # One thread: sums over several round differently with their number, and a busy machine stalls them.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from vllm_gptoss.model.checkpoint import TensorSpec
+from vllm_gptoss.model.tensors import TensorSpec
 from vllm_gptoss.tiny.checkpoint import dtype_of, write_checkpoint
 from vllm_gptoss.tiny.hf_config import Sizes
 
