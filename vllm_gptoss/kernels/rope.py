@@ -70,10 +70,6 @@ def rope_cos_sin_ref(
 def rope_ref(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """`x` [M, heads, D] rotated: contiguous, same dtype, fp32 inside, one rounding. Any strides."""
     cos, sin = cos[:, None], sin[:, None]  # [M, 1, D/2]
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    out = torch.empty_like(wide, memory_format=torch.contiguous_format)
-    out_first, out_second = out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
-    return out.to(x.dtype)
+    # Without `out=`: on a GPU the compiler traces this and fuses it with what stands around it.
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from vllm_gptoss.model.tensors import BYTE, TensorSpec, expected_tensors
 from vllm_gptoss.model.config import ModelArgs, WeightFormat
+from vllm_gptoss.model.tensors import BYTE, TensorSpec, expected_tensors
 from vllm_gptoss.tiny.hf_config import Sizes, generation_config, model_config
 from vllm_gptoss.tiny.tokenizer import write_tokenizer
 

@@ -150,4 +150,5 @@ class _Draw:
         return mxfp4_decode_ref(blocks, scales).mT
 
     def _generator(self, name: str) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed << 32 | zlib.crc32(name.encode()))
+        # The generator takes no more than 32 bits of a seed.
+        return torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))

@@ -18,8 +18,8 @@ from torch.nn.utils import parametrize
 from transformers import GptOssConfig, GptOssForCausalLM
 
 from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref, mxfp4_encode_ref
-from vllm_gptoss.model.tensors import expected_tensors
 from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
+from vllm_gptoss.model.tensors import expected_tensors
 from vllm_gptoss.tiny.hf_config import REAL_VOCABULARY, model_config
 from vllm_gptoss.tiny.render import encode
 from vllm_gptoss.tiny.samples import Sampler
@@ -57,7 +57,7 @@ class Learner:
         config = model_config(TINY, "bf16") | {"vocab_size": len(tokens) + 1}
         config |= {"pad_token_id": None, "eos_token_id": None}
         self.model = GptOssForCausalLM._from_config(
-            GptOssConfig(**config), attn_implementation="eager", experts_implementation="eager"
+            GptOssConfig(**config), dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
         )
         self._initialise()
         embedding = self.model.model.embed_tokens.weight
