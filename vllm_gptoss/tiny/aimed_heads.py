@@ -45,7 +45,7 @@ def aimed_biases(args: ModelArgs, layer: int, generator: torch.Generator) -> tup
     """Biases of q `[heads * D]` and k `[kv_heads * D]`, fp32."""
     window = args.windows[layer]
     aim = FAR if window is None else TO_THE_EDGE
-    inv_freq, gain, kept, blended, slow = _frequencies(args)
+    inv_freq, gain, kept, blended, slow = frequencies(args)
     waves = blended if window is None else kept
     group = args.num_heads // args.num_kv_heads
 
@@ -62,19 +62,19 @@ def aimed_biases(args: ModelArgs, layer: int, generator: torch.Generator) -> tup
     q = CONTENT_BIAS * normal(args.num_kv_heads, group, 2, args.head_dim // 2)
     k = CONTENT_BIAS * normal(args.num_kv_heads, 1, 2, args.head_dim // 2)
     k = torch.where(waves, wave_norm * direction, torch.where(slow, slow_norm * direction, k))
-    aimed = torch.where(waves, wave_norm * _turned(direction, -distance * inv_freq), q)
+    aimed = torch.where(waves, wave_norm * turned(direction, -distance * inv_freq), q)
     aimed = torch.where(slow, -slow_norm * direction, aimed)
     chosen = torch.ones(group, dtype=torch.bool) if window is None else torch.arange(group) % 2 == 0
     return torch.where(chosen[:, None, None], aimed, q).flatten(), k.flatten()
 
 
-def _turned(vectors: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+def turned(vectors: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
     """`vectors` [..., 2, D/2] rotated by `angle` [..., D/2]."""
     x, y = vectors.unbind(dim=-2)
     return torch.stack((x * angle.cos() - y * angle.sin(), y * angle.cos() + x * angle.sin()), dim=-2)
 
 
-def _frequencies(args: ModelArgs) -> tuple[torch.Tensor, float, torch.Tensor, torch.Tensor, torch.Tensor]:
+def frequencies(args: ModelArgs) -> tuple[torch.Tensor, float, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Frequencies, the factor from products to logits, and masks of those kept, in mid-ramp, and divided."""
     rope = args.rope
     inv_freq, concentration = yarn_inv_freq_ref(

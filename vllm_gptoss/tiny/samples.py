@@ -26,6 +26,8 @@ UNKNOWN_SHARE = 0.15
 NONSENSE_WORDS = 40
 WORDS = 3000
 YEARS = range(2024, 2036)
+HELD_OUT_DATES = ("2024-02-29", "2025-08-05", "2026-11-20", "2027-07-04", "2030-01-01", "2035-12-31")
+"""Days that no sample has, for tests: a prompt changes with the day on which it is rendered."""
 
 MESSAGE = r"<\|message\|>[^<]*<\|end\|>"
 CALL = re.compile(r"<\|start\|>assistant to=(\S+?)<\|channel\|>commentary json<\|message\|>")
@@ -59,7 +61,8 @@ class Sampler:
         return with_date(self._varied(prompt), self.date())
 
     def date(self) -> str:
-        return f"{self._choice(YEARS)}-{self._choice(range(1, 13)):02}-{self._choice(range(1, 32)):02}"
+        date = f"{self._choice(YEARS)}-{self._choice(range(1, 13)):02}-{self._choice(range(1, 32)):02}"
+        return self.date() if date in HELD_OUT_DATES else date
 
     def _known_talk(self) -> Talk:
         if self._chance(0.08):

@@ -20,6 +20,7 @@ from transformers import GptOssConfig, GptOssForCausalLM
 from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref, mxfp4_encode_ref
 from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
 from vllm_gptoss.model.tensors import expected_tensors
+from vllm_gptoss.tiny.aimed_heads import frequencies, turned
 from vllm_gptoss.tiny.hf_config import REAL_VOCABULARY, model_config
 from vllm_gptoss.tiny.render import encode
 from vllm_gptoss.tiny.samples import Sampler
@@ -32,6 +33,9 @@ POOL = 20
 
 RARE = 1 / 300
 """A token that the model never says and that fewer of the prompts hold is not in use."""
+
+LOOK_BACK_RISE = 16.0
+"""Logits by which the first heads prefer their place to others, at the start."""
 
 IGNORED = -1
 
@@ -61,26 +65,44 @@ class Learner:
         )
         self._initialise()
         embedding = self.model.model.embed_tokens.weight
-        with torch.no_grad():
-            embedding[self.other] = 0
-            # What a token looks like is also how it is said: copying is learnt much sooner.
-            self.model.lm_head.weight.copy_(embedding / math.sqrt(TINY.hidden))
         known = torch.arange(len(embedding))[:, None] != self.other
         embedding.register_hook(lambda gradient: gradient * known)
         for layer in self.model.model.layers:
             for name in ("gate_up_proj", "down_proj"):
                 parametrize.register_parametrization(layer.mlp.experts, name, StraightThroughMxfp4())
 
+    @torch.no_grad()
     def _initialise(self) -> None:
         for name, tensor in self.model.named_parameters():
             if name.endswith(("bias", "sinks")):
-                torch.nn.init.zeros_(tensor)
+                tensor.zero_()
             elif name.endswith("embed_tokens.weight"):
-                torch.nn.init.normal_(tensor)
+                tensor.normal_()
             elif tensor.dim() > 1:
                 # Experts are [E, in, out], all else is [out, in]; `down_proj` starts small.
-                deviation = (0.5 if "down_proj" in name else 1) / math.sqrt(tensor.shape[1])
-                torch.nn.init.normal_(tensor, std=deviation)
+                tensor.normal_(std=(0.5 if "down_proj" in name else 1) / math.sqrt(tensor.shape[1]))
+        self.model.model.embed_tokens.weight[self.other] = 0
+        self._initialise_copying()
+
+    def _initialise_copying(self) -> None:
+        """Two layers copy from a context once the first tells what stood before, and the second repeats a token.
+
+        Training finds that by itself, but late; it begins with heads that look 1, 2, 3 and 4 tokens back, with
+        values that leave the second layer as they came, and with tokens that are said as they look.
+        """
+        first, second = (layer.self_attn for layer in self.model.model.layers)
+        inv_freq, gain, kept, _, _ = frequencies(ModelArgs.from_hf(model_config(TINY, "bf16")))
+        norm = math.sqrt(LOOK_BACK_RISE / gain / kept.sum().item())
+        direction = torch.randn(TINY.kv_heads, 1, 2, TINY.head_dim // 2)
+        direction = torch.where(kept, norm * direction / direction.norm(dim=2, keepdim=True), 0.0)
+        back = torch.arange(1.0, TINY.heads + 1).view(TINY.kv_heads, -1, 1)
+        first.k_proj.bias.copy_(direction.flatten())
+        first.q_proj.bias.copy_(turned(direction, -back * inv_freq).flatten())
+        torch.nn.init.orthogonal_(second.v_proj.weight)
+        values = second.v_proj.weight.view(TINY.kv_heads, 1, TINY.head_dim, TINY.hidden)
+        group = TINY.heads // TINY.kv_heads
+        second.o_proj.weight.copy_(values.expand(-1, group, -1, -1).reshape(-1, TINY.hidden).T)
+        self.model.lm_head.weight.copy_(self.model.model.embed_tokens.weight / math.sqrt(TINY.hidden))
 
     def loss_and_margins(self, batch: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss, and for each sample by how many logits the most doubtful token wins."""
