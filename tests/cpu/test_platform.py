@@ -36,6 +36,7 @@ REFUSED = {
     ),
     "fp8 kv cache": ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype fp8 needs a GPU"),
     "lora": ({"enable_lora": True}, "LoRA adapters need a GPU"),
+    "data parallelism": ({"data_parallel_size": 2}, r"data parallelism \(2\) needs a GPU"),
     "sleep mode": ({"enable_sleep_mode": True}, "[Ss]leep mode"),
     "attention backend": ({"attention_config": {"backend": "FLASH_ATTN"}}, "FLASH_ATTN needs an accelerator"),
 }

@@ -5,6 +5,8 @@ import random
 import pytest
 from vllm import SamplingParams
 
+from vllm_gptoss.tiny import write_random
+
 COUNT = 8
 """Tokens that each prompt is continued by."""
 
@@ -80,3 +82,20 @@ def test_a_bf16_checkpoint_in_shards(engine, bf16_checkpoint, greedy):
     prompts = [prompt(length) for length in (1, 129, 300)]
     with engine(bf16_checkpoint) as llm:
         assert tokens(llm, prompts) == [greedy(bf16_checkpoint, ids, COUNT) for ids in prompts]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parallel"),
+    [
+        ({"heads": 4, "kv_heads": 1}, {"tensor_parallel_size": 2}),
+        ({"intermediate": 96}, {"tensor_parallel_size": 2}),
+        ({"intermediate": 96, "weight_format": "bf16"}, {"tensor_parallel_size": 2}),
+        ({"experts": 7}, {"tensor_parallel_size": 2, "enable_expert_parallel": True}),
+    ],
+    ids=["one KV head", "blocks that do not divide", "blocks that do not divide, bf16", "experts that do not divide"],
+)
+def test_two_ranks_share_odd_sizes(engine, greedy, tmp_path, sizes, parallel):
+    write_random(tmp_path, layers=2, vocab=2048, **sizes)
+    prompts = [prompt(length) for length in (1, 129)]
+    with engine(tmp_path, **parallel, distributed_executor_backend="mp", max_model_len=512) as llm:
+        assert tokens(llm, prompts) == [greedy(tmp_path, ids, COUNT) for ids in prompts]

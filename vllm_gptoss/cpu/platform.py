@@ -105,6 +105,11 @@ class CpuPlatform(Platform):
             raise UnsupportedOnCpuError("sleep mode needs a GPU: there is no device memory to give back")
 
         parallel = vllm_config.parallel_config
+        if parallel.data_parallel_size > 1:
+            raise UnsupportedOnCpuError(
+                f"data parallelism ({parallel.data_parallel_size}) needs a GPU: vLLM's exchange of experts' tokens is "
+                "made of CUDA libraries; start one server a replica instead"
+            )
         if parallel.worker_cls == "auto":
             parallel.worker_cls = "vllm_gptoss.cpu.worker.CpuWorker"
         parallel.disable_custom_all_reduce = True
