@@ -17,12 +17,16 @@ ROOMS = {
     "ops": ({"kernels"}, True),
     "kernels": ({"kernels"}, False),
     "model": ({"model", "ops"}, True),
+    "parsers": ({"parsers"}, True),
     "cpu": ({"cpu", "ops"}, True),
     "tiny": ({"tiny", "kernels", "model"}, False),
     "demo": ({"demo", "tiny"}, False),
 }
 
-MUST_NOT_KNOW_VLLM = ("model/config.py", "model/tensors.py", "model/checkpoint.py")
+MUST_NOT_KNOW_VLLM = (
+    *("model/config.py", "model/tensors.py", "model/checkpoint.py"),
+    *("parsers/header.py", "parsers/harmony.py", "parsers/stop.py", "parsers/answer.py"),
+)
 """Files of a room that knows vLLM which are read and tested without it."""
 
 AT_TRAINING_TIME = ("tiny/train.py", "tiny/render.py")

@@ -58,6 +58,7 @@ def install() -> None:
     """Put the seams in place; a second call changes nothing."""
     _check_models_before_the_engine()
     _end_tokens_of_gpt_oss()
+    _harmony_parser_by_default()
 
 
 def _check_models_before_the_engine() -> None:
@@ -97,3 +98,134 @@ def _end_tokens_of_gpt_oss() -> None:
         return config
 
     ModelConfig.try_get_generation_config = try_get_generation_config
+
+
+def _harmony_parser_by_default() -> None:
+    """vLLM composes the parser of gpt-oss in one place, from its own class and the server's flags.
+
+    Why: it sets what is configured on that shared class, so that a second configuration in the process changes the
+    first; and without two flags there are no tool calls.
+    Goes: when a plugin can register the parser of a model type.
+    """
+    from vllm.parser.parser_manager import ParserManager
+    from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
+
+    stock = ParserManager._compose_parser
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock.__func__)
+    def _compose_parser(cls, *, is_harmony, **options):
+        if not is_harmony:
+            return stock(is_harmony=is_harmony, **options)
+        from vllm_gptoss.parsers.serving import harmony_parser
+
+        # The first parser is made before the first serving class, in those processes alone that serve.
+        _calls_without_flags()
+        _finish_reason_of_the_engine()
+        _request_for_the_parser()
+        _stop_strings_in_the_final_answer()
+        return harmony_parser(
+            options["reasoning_parser_name"],
+            options["tool_parser_name"],
+            ToolStrictLevel.from_name(options["tool_strict_level"]),
+        )
+
+    ParserManager._compose_parser = classmethod(_compose_parser)
+
+
+def _calls_without_flags() -> None:
+    """Chat Completions throws the calls of an unstreamed answer away without `--enable-auto-tool-choice`.
+
+    Why: a bare `vllm serve` of gpt-oss must call tools; vLLM's streams and Responses do without the flag.
+    Goes: when Harmony is exempt from the flag in all of them.
+    """
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+
+    stock = OpenAIServingChat.__init__
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def init(self, *args, **kwargs):
+        stock(self, *args, **kwargs)
+        if self.model_config.hf_config.model_type == "gpt_oss":
+            self.enable_auto_tools = True
+
+    OpenAIServingChat.__init__ = init
+
+
+def _finish_reason_of_the_engine() -> None:
+    """Chat Completions reports `tool_calls` for a call that was cut, and for none where one was required.
+
+    Why: a client would run half of a call (vllm-project/vllm#58228).
+    Goes: when the unstreamed answer takes the finish reason as the stream does.
+    """
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+
+    stock = OpenAIServingChat.chat_completion_full_generator
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    async def chat_completion_full_generator(self, request, result_generator, *args, **kwargs):
+        reasons = {}
+
+        async def watched():
+            async for result in result_generator:
+                reasons.update({output.index: output.finish_reason for output in result.outputs})
+                yield result
+
+        response = await stock(self, request, watched(), *args, **kwargs)
+        for choice in getattr(response, "choices", ()):
+            reason = reasons.get(choice.index) or "stop"
+            if choice.finish_reason == "tool_calls" and (reason != "stop" or not choice.message.tool_calls):
+                choice.finish_reason = reason
+        return response
+
+    OpenAIServingChat.chat_completion_full_generator = chat_completion_full_generator
+
+
+def _request_for_the_parser() -> None:
+    """Responses tells its parser which tools there are and nothing else of the request.
+
+    Why: stop strings, `tool_choice` and `include_reasoning` decide what is shown.
+    Goes: when `process_chunk` is given the request, as `parse_delta` is.
+    """
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    stock = OpenAIServingResponses._make_response_parser
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def _make_response_parser(self, request, *args, **kwargs):
+        parser = stock(self, request, *args, **kwargs)
+        if hasattr(parser, "take_request"):
+            parser.take_request(request)
+        return parser
+
+    OpenAIServingResponses._make_response_parser = _make_response_parser
+
+
+def _stop_strings_in_the_final_answer() -> None:
+    """vLLM looks for stop strings in all text that is generated.
+
+    Why: they would end the reasoning before there is an answer (vllm-project/vllm#52599).
+    Goes: when a parser can say where stop strings count.
+    """
+    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+    stock = IncrementalDetokenizer.from_new_request
+    if hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock.__func__)
+    def from_new_request(cls, tokenizer, request):
+        from vllm_gptoss.parsers.serving import FinalTextDetokenizer
+
+        if tokenizer is not None and FinalTextDetokenizer.is_for(request):
+            return FinalTextDetokenizer(request)
+        return stock(tokenizer, request)
+
+    IncrementalDetokenizer.from_new_request = classmethod(from_new_request)

@@ -32,8 +32,11 @@ class CpuPlatform(Platform):
 
     @classmethod
     def pre_register_and_update(cls, parser=None) -> None:
-        """Before any configuration: vLLM's second model runner is made of Triton kernels."""
+        """Before any configuration is made."""
+        # vLLM's second model runner is made of Triton kernels.
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+        # A fork of a process in which torch has used its threads hangs at the first operation that wants threads.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
     @classmethod
     def import_kernels(cls) -> None:

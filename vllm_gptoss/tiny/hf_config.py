@@ -76,6 +76,8 @@ def model_config(sizes: Sizes, weight_format: WeightFormat) -> dict[str, Any]:
         "sliding_window": 128,
         "swiglu_limit": 7.0,
         "tie_word_embeddings": False,
+        # As published; without it Transformers takes the tokenizer for one of Mistral's and warns.
+        "transformers_version": "4.55.0.dev0",
         "use_cache": True,
         "vocab_size": sizes.vocab,
     }

@@ -99,7 +99,7 @@ class Sampler:
         if not has_tools:
             one, two = known.without_tools(one), known.without_tools(two)
         kinds = (self._choice(known.PLAIN), self._choice(known.EFFORTS), one, two)
-        weights = (2, 2, 3, 6) if has_tools else (4, 4, 1, 1)
+        weights = (2, 4, 3, 6) if has_tools else (3, 6, 1, 1)
         return self.rng.choices(kinds, weights)[0]
 
     def _done(self, dialogue: Dialogue) -> int:

@@ -27,7 +27,7 @@ from vllm_gptoss.tiny.samples import Sampler
 from vllm_gptoss.tiny.trained import SHIPPED, TINY, save_trained
 
 SEED = 0
-SAMPLES, HELD_OUT, BATCH, STEPS, WARM_UP, LEARNING_RATE = 12000, 400, 16, 2200, 50, 3e-3
+SAMPLES, HELD_OUT, BATCH, STEPS, WARM_UP, LEARNING_RATE = 12000, 400, 16, 3200, 50, 3e-3
 POOL = 20
 """Batches that are cut from one pool sorted by length, so that little of them is padding."""
 

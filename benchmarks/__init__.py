@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks NAME`, each beside stock vLLM in one run."""
