@@ -1,15 +1,23 @@
 """Checkpoints that the tests serve, Transformers as the reference, and engines that end with their test."""
 
-import gc
 import os
+
+# Read once, when torch loads its threads: those that spin while they wait starve the servers beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from vllm_gptoss.tiny import write_random, write_tiny
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 def pytest_configure() -> None:
@@ -106,3 +114,22 @@ def engine() -> Callable[..., AbstractContextManager]:
             gc.collect()
 
     return start
+
+
+@pytest.fixture(scope="session")
+def client(tiny_checkpoint, tmp_path_factory) -> "Iterator[OpenAI]":
+    """The official client of a bare `vllm serve` on the tiny checkpoint, which it knows as `tiny`."""
+    from openai import OpenAI
+
+    from vllm_gptoss.demo.server import Server, reserved_port, serve_command
+
+    log = tmp_path_factory.mktemp("serve") / "server.log"
+    options = ("--max-model-len=2048", "--max-num-seqs=16", "--kv-cache-memory-bytes=64M")
+    with (
+        reserved_port() as port,
+        Server(serve_command(tiny_checkpoint, port, "tiny", *options), port, log) as server,
+    ):
+        server.wait_healthy(300)
+        with OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0) as client:
+            yield client
+            server.check_alive()

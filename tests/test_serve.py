@@ -4,33 +4,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import BadRequestError, NotFoundError
 
-from vllm_gptoss.demo.server import Server, reserved_port, serve_command
 from vllm_gptoss.tiny import dialogues
 
 MODEL = "tiny"
-OPTIONS = (
-    "--max-model-len=2048",
-    "--max-num-seqs=16",
-    "--kv-cache-memory-bytes=64M",
-    "--reasoning-parser=openai_gptoss",
-    "--tool-call-parser=openai",
-    "--enable-auto-tool-choice",
-)
-
-
-@pytest.fixture(scope="module")
-def client(tiny_checkpoint, tmp_path_factory):
-    log = tmp_path_factory.mktemp("serve") / "server.log"
-    with (
-        reserved_port() as port,
-        Server(serve_command(tiny_checkpoint, port, MODEL, *OPTIONS), port, log) as server,
-    ):
-        server.wait_healthy(300)
-        with OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0) as client:
-            yield client
-            server.check_alive()
 
 
 def chat(client, dialogue, **options):

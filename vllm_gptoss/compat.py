@@ -6,11 +6,15 @@ Each seam says why it is there and when it goes; `tests/test_compat.py` fails on
 import base64
 import functools
 import hashlib
+import inspect
+from collections.abc import Callable
 from importlib import metadata
 
 from packaging.requirements import Requirement
 
 from vllm_gptoss.plugin import PACKAGE
+
+STOCK = "stock_method_of_vllm"
 
 
 def pinned_vllm() -> Requirement:
@@ -61,6 +65,28 @@ def install() -> None:
     _harmony_parser_by_default()
 
 
+def _install_where_answers_are_parsed() -> None:
+    _calls_without_flags()
+    _finish_reason_of_the_engine()
+    _request_for_the_parser()
+    _stop_strings_in_the_final_answer()
+
+
+def _wrap(owner: type, name: str, wrapper_of: Callable[[Callable], Callable]) -> None:
+    """Put `wrapper_of(stock)` in the place of a method, once; `stock_of` gives the one of vLLM back."""
+    stock = getattr(owner, name)
+    if hasattr(stock, STOCK):
+        return
+    wrapper = functools.wraps(getattr(stock, "__func__", stock))(wrapper_of(stock))
+    setattr(wrapper, STOCK, stock)
+    setattr(owner, name, classmethod(wrapper) if inspect.ismethod(stock) else wrapper)
+
+
+def stock_of(owner: type, name: str) -> Callable:
+    """The method of vLLM that a seam has replaced."""
+    return getattr(getattr(owner, name), STOCK)
+
+
 def _check_models_before_the_engine() -> None:
     """vLLM's table of checks by architecture has no registration function.
 
@@ -84,20 +110,18 @@ def _end_tokens_of_gpt_oss() -> None:
 
     from vllm_gptoss.model.config import END_TOKENS
 
-    stock = ModelConfig.try_get_generation_config
-    if hasattr(stock, "__wrapped__"):
-        return
+    def wrapper_of(stock):
+        def try_get_generation_config(self: ModelConfig) -> dict:
+            config = stock(self)
+            if getattr(self.hf_config, "model_type", None) == "gpt_oss":
+                found = config.get("eos_token_id")
+                found = [] if found is None else [found] if isinstance(found, int) else list(found)
+                config["eos_token_id"] = list(dict.fromkeys([*found, *END_TOKENS]))
+            return config
 
-    @functools.wraps(stock)
-    def try_get_generation_config(self: ModelConfig) -> dict:
-        config = stock(self)
-        if getattr(self.hf_config, "model_type", None) == "gpt_oss":
-            found = config.get("eos_token_id")
-            found = [] if found is None else [found] if isinstance(found, int) else list(found)
-            config["eos_token_id"] = list(dict.fromkeys([*found, *END_TOKENS]))
-        return config
+        return try_get_generation_config
 
-    ModelConfig.try_get_generation_config = try_get_generation_config
+    _wrap(ModelConfig, "try_get_generation_config", wrapper_of)
 
 
 def _harmony_parser_by_default() -> None:
@@ -110,28 +134,20 @@ def _harmony_parser_by_default() -> None:
     from vllm.parser.parser_manager import ParserManager
     from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
-    stock = ParserManager._compose_parser
-    if hasattr(stock, "__wrapped__"):
-        return
+    def wrapper_of(stock):
+        def _compose_parser(cls, *, is_harmony, **options):
+            if not is_harmony:
+                return stock(is_harmony=is_harmony, **options)
+            from vllm_gptoss.parsers.serving import harmony_parser
 
-    @functools.wraps(stock.__func__)
-    def _compose_parser(cls, *, is_harmony, **options):
-        if not is_harmony:
-            return stock(is_harmony=is_harmony, **options)
-        from vllm_gptoss.parsers.serving import harmony_parser
+            # A server makes its first parser before any of the classes that these seams are in.
+            _install_where_answers_are_parsed()
+            level = ToolStrictLevel.from_name(options["tool_strict_level"])
+            return harmony_parser(options["reasoning_parser_name"], options["tool_parser_name"], level)
 
-        # The first parser is made before the first serving class, in those processes alone that serve.
-        _calls_without_flags()
-        _finish_reason_of_the_engine()
-        _request_for_the_parser()
-        _stop_strings_in_the_final_answer()
-        return harmony_parser(
-            options["reasoning_parser_name"],
-            options["tool_parser_name"],
-            ToolStrictLevel.from_name(options["tool_strict_level"]),
-        )
+        return _compose_parser
 
-    ParserManager._compose_parser = classmethod(_compose_parser)
+    _wrap(ParserManager, "_compose_parser", wrapper_of)
 
 
 def _calls_without_flags() -> None:
@@ -142,17 +158,15 @@ def _calls_without_flags() -> None:
     """
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 
-    stock = OpenAIServingChat.__init__
-    if hasattr(stock, "__wrapped__"):
-        return
+    def wrapper_of(stock):
+        def init(self, *args, **kwargs):
+            stock(self, *args, **kwargs)
+            if self.model_config.hf_config.model_type == "gpt_oss":
+                self.enable_auto_tools = True
 
-    @functools.wraps(stock)
-    def init(self, *args, **kwargs):
-        stock(self, *args, **kwargs)
-        if self.model_config.hf_config.model_type == "gpt_oss":
-            self.enable_auto_tools = True
+        return init
 
-    OpenAIServingChat.__init__ = init
+    _wrap(OpenAIServingChat, "__init__", wrapper_of)
 
 
 def _finish_reason_of_the_engine() -> None:
@@ -163,27 +177,25 @@ def _finish_reason_of_the_engine() -> None:
     """
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 
-    stock = OpenAIServingChat.chat_completion_full_generator
-    if hasattr(stock, "__wrapped__"):
-        return
+    def wrapper_of(stock):
+        async def chat_completion_full_generator(self, request, result_generator, *args, **kwargs):
+            reasons = {}
 
-    @functools.wraps(stock)
-    async def chat_completion_full_generator(self, request, result_generator, *args, **kwargs):
-        reasons = {}
+            async def watched():
+                async for result in result_generator:
+                    reasons.update({output.index: output.finish_reason for output in result.outputs})
+                    yield result
 
-        async def watched():
-            async for result in result_generator:
-                reasons.update({output.index: output.finish_reason for output in result.outputs})
-                yield result
+            response = await stock(self, request, watched(), *args, **kwargs)
+            for choice in getattr(response, "choices", ()):
+                reason = reasons.get(choice.index) or "stop"
+                if choice.finish_reason == "tool_calls" and (reason != "stop" or not choice.message.tool_calls):
+                    choice.finish_reason = reason
+            return response
 
-        response = await stock(self, request, watched(), *args, **kwargs)
-        for choice in getattr(response, "choices", ()):
-            reason = reasons.get(choice.index) or "stop"
-            if choice.finish_reason == "tool_calls" and (reason != "stop" or not choice.message.tool_calls):
-                choice.finish_reason = reason
-        return response
+        return chat_completion_full_generator
 
-    OpenAIServingChat.chat_completion_full_generator = chat_completion_full_generator
+    _wrap(OpenAIServingChat, "chat_completion_full_generator", wrapper_of)
 
 
 def _request_for_the_parser() -> None:
@@ -194,18 +206,16 @@ def _request_for_the_parser() -> None:
     """
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
-    stock = OpenAIServingResponses._make_response_parser
-    if hasattr(stock, "__wrapped__"):
-        return
+    def wrapper_of(stock):
+        def _make_response_parser(self, request, *args, **kwargs):
+            parser = stock(self, request, *args, **kwargs)
+            if hasattr(parser, "take_request"):
+                parser.take_request(request)
+            return parser
 
-    @functools.wraps(stock)
-    def _make_response_parser(self, request, *args, **kwargs):
-        parser = stock(self, request, *args, **kwargs)
-        if hasattr(parser, "take_request"):
-            parser.take_request(request)
-        return parser
+        return _make_response_parser
 
-    OpenAIServingResponses._make_response_parser = _make_response_parser
+    _wrap(OpenAIServingResponses, "_make_response_parser", wrapper_of)
 
 
 def _stop_strings_in_the_final_answer() -> None:
@@ -216,16 +226,14 @@ def _stop_strings_in_the_final_answer() -> None:
     """
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-    stock = IncrementalDetokenizer.from_new_request
-    if hasattr(stock, "__wrapped__"):
-        return
+    from vllm_gptoss.parsers.serving import FinalTextDetokenizer
 
-    @functools.wraps(stock.__func__)
-    def from_new_request(cls, tokenizer, request):
-        from vllm_gptoss.parsers.serving import FinalTextDetokenizer
+    def wrapper_of(stock):
+        def from_new_request(cls, tokenizer, request):
+            if tokenizer is not None and FinalTextDetokenizer.is_for(request):
+                return FinalTextDetokenizer(request)
+            return stock(tokenizer, request)
 
-        if tokenizer is not None and FinalTextDetokenizer.is_for(request):
-            return FinalTextDetokenizer(request)
-        return stock(tokenizer, request)
+        return from_new_request
 
-    IncrementalDetokenizer.from_new_request = classmethod(from_new_request)
+    _wrap(IncrementalDetokenizer, "from_new_request", wrapper_of)

@@ -37,6 +37,8 @@ class CpuPlatform(Platform):
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         # A fork of a process in which torch has used its threads hangs at the first operation that wants threads.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        # Threads that spin while they wait take the cores from the server, and a step takes a hundred times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     @classmethod
     def import_kernels(cls) -> None:

@@ -33,10 +33,6 @@ OPTIONS = (
     "--max-num-seqs=4",
     "--kv-cache-memory-bytes=64M",
     "--enforce-eager",
-    # What `vllm serve` must be told before it takes calls out of the answer.
-    "--reasoning-parser=openai_gptoss",
-    "--tool-call-parser=openai",
-    "--enable-auto-tool-choice",
 )
 
 
