@@ -1,11 +1,7 @@
 """Checkpoints that the tests serve, Transformers as the reference, and engines that end with their test."""
 
-import os
-
-# Read once, when torch loads its threads: those that spin while they wait starve the servers beside them.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,12 +15,27 @@ from vllm_gptoss.tiny import write_random, write_tiny
 if TYPE_CHECKING:
     from openai import OpenAI
 
+SHELL = dict(os.environ)
+"""The environment of whoever runs the tests, before they change it."""
+
 
 def pytest_configure() -> None:
-    # The engine in the process of the test: a test can look inside it and plant mistakes in it.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.update(
+        # The engine in the process of the test: a test can look inside it and plant mistakes in it.
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+        # Ranks come from a fork, which is quick, and safe as long as torch has no threads of its own.
+        VLLM_WORKER_MULTIPROC_METHOD="fork",
+        OMP_NUM_THREADS="1",
+        VLLM_NO_USAGE_STATS="1",
+        HF_HUB_OFFLINE="1",
+    )
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shell() -> dict[str, str]:
+    """The environment of a user, for processes that do what a user does."""
+    return dict(SHELL)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +128,7 @@ def engine() -> Callable[..., AbstractContextManager]:
 
 
 @pytest.fixture(scope="session")
-def client(tiny_checkpoint, tmp_path_factory) -> "Iterator[OpenAI]":
+def client(tiny_checkpoint, tmp_path_factory, shell) -> "Iterator[OpenAI]":
     """The official client of a bare `vllm serve` on the tiny checkpoint, which it knows as `tiny`."""
     from openai import OpenAI
 
@@ -127,7 +138,7 @@ def client(tiny_checkpoint, tmp_path_factory) -> "Iterator[OpenAI]":
     options = ("--max-model-len=2048", "--max-num-seqs=16", "--kv-cache-memory-bytes=64M")
     with (
         reserved_port() as port,
-        Server(serve_command(tiny_checkpoint, port, "tiny", *options), port, log) as server,
+        Server(serve_command(tiny_checkpoint, port, "tiny", *options), port, log, shell) as server,
     ):
         server.wait_healthy(300)
         with OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0) as client:

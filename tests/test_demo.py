@@ -21,8 +21,6 @@ from vllm_gptoss.tiny import dialogues
 
 COMMAND = Path(sys.executable).with_name("vllm-gptoss")
 MARK = "VLLM_GPTOSS_TEST_MARK"
-SHELL = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
-"""The environment of a user, who has not put the engine into his own process as other tests here do."""
 
 STAND_IN = """
 import http.server, os, signal, subprocess, sys, time
@@ -63,9 +61,9 @@ def has_engine(mark: str) -> bool:
 
 
 @pytest.fixture
-def env(tmp_path):
+def env(tmp_path, shell):
     # SPT_NOENV keeps vLLM's renaming of its processes from overwriting the environment seen in /proc.
-    return {**SHELL, MARK: str(tmp_path), "SPT_NOENV": "1"}
+    return {**shell, MARK: str(tmp_path), "SPT_NOENV": "1"}
 
 
 def stand_in(port: int, child: str = "pass", before: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,11 +27,9 @@ def offline():
     return module
 
 
-def test_offline_prefill_prints_the_reasoning_and_the_answer_as_json_lines():
-    # The other tests put vLLM's engine into their own process; a user's shell does not.
-    env = {name: value for name, value in os.environ.items() if name != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+def test_offline_prefill_prints_the_reasoning_and_the_answer_as_json_lines(shell):
     done = subprocess.run(
-        [sys.executable, OFFLINE], env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+        [sys.executable, OFFLINE], env=shell, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, done.stderr[-2000:]
     messages = [json.loads(line) for line in done.stdout.splitlines()]

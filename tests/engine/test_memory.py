@@ -23,9 +23,9 @@ def checkpoint(tmp_path_factory):
 def resident_bytes() -> int:
     """Memory of all tensors of this process, each storage once."""
     gc.unfreeze()  # vLLM's engine freezes what stands after start-up, which hides it
-    tensors = (value for value in gc.get_objects() if issubclass(type(value), torch.Tensor))
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+    storages = (value.untyped_storage() for value in gc.get_objects() if issubclass(type(value), torch.Tensor))
+    held = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.device.type == "cpu"}
+    return sum(held.values())
 
 
 def test_resident_weights_are_the_checkpoint(engine, checkpoint):
