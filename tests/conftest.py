@@ -68,6 +68,7 @@ def reference() -> Callable:
 
     models = {}
 
+    @torch.inference_mode(False)  # a caller's mode would make weights that no test may change
     def load(folder: Path, dtype: torch.dtype = torch.float32) -> GptOssForCausalLM:
         if (folder, dtype) not in models:
             quantized = "mxfp4" in (folder / "config.json").read_text()

@@ -68,7 +68,9 @@ class CpuWorker(Worker):
             return asked
         specs = self.model_runner.get_kv_cache_spec().values()
         one_request = sum(spec.max_memory_usage_bytes(self.vllm_config) for spec in specs)
-        size = min(one_request * self.scheduler_config.max_num_seqs, int(free * KV_CACHE_SHARE))
+        unused_block = sum(spec.page_size_bytes for spec in specs)  # vLLM keeps one for padding
+        needed = one_request * self.scheduler_config.max_num_seqs + unused_block
+        size = min(needed, int(free * KV_CACHE_SHARE))
         logger.info("KV cache: %s GiB of host memory", format_gib(size))
         return size
 

@@ -22,6 +22,7 @@ Source: OpenAI's guide to the harmony response format; the ids are those of o200
 
 import codecs
 import functools
+import re
 from typing import NamedTuple
 
 from openai_harmony import HarmonyEncoding, HarmonyEncodingName, load_harmony_encoding
@@ -33,6 +34,10 @@ START, END, MESSAGE, CALL = 200006, 200007, 200008, 200012
 STOPS = {END_OF_TEXT, RETURN, END, CALL}
 FIRST_CONTROL = 199998
 """Ids from here on are control tokens, or mean nothing."""
+
+TOKENS = {"<|channel|>": CHANNEL, "<|constrain|>": CONSTRAIN, "<|message|>": MESSAGE}
+SPELT = re.compile("|".join(map(re.escape, TOKENS)))
+"""What no header has as text."""
 
 HEADER_LIMIT = 400
 """Characters: a recipient of 200 and all else that a header may say."""
@@ -111,9 +116,18 @@ class HarmonyMachine:
             events = [Repaired("start"), *self._open_header("")]
         self._slots[self._slot] += text
         self._header_size += len(text)
+        if spelt := SPELT.search(self._slots[self._slot]):
+            return events + self._on_spelt(spelt)
         if self._header_size > HEADER_LIMIT:
             events += self._open_body(closed=False)
         return events
+
+    def _on_spelt(self, spelt: re.Match) -> list[Event]:
+        """A grammar that names a control token lets a model write it in letters."""
+        self._slots[self._slot] = spelt.string[: spelt.start()]
+        events = [Repaired("spelt"), *self._act[TOKENS[spelt[0]]]()]
+        rest = spelt.string[spelt.end() :]
+        return events + self._on_text(rest) if rest else events
 
     def _on_start(self) -> list[Event]:
         return [*self._leave(), *self._open_header("")]

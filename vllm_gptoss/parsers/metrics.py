@@ -19,6 +19,7 @@ KINDS = {
     "end": "a message ended without <|end|>",
     "message": "a header had no <|message|>",
     "stray": "a control token, or an id without a meaning, where it does nothing",
+    "spelt": "a control token of a header was written in letters",
     "doubled": "a part of a header came twice",
     "role": "a role that is none, or that a model must not take",
     "channel": "a channel that is missing, unknown or misspelt",
