@@ -219,6 +219,15 @@ def test_the_demo_serves_talks_and_ends(env, tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 180
 
 
+@pytest.fixture
+def ctrl_c():
+    """A terminal's Ctrl-C reaches children, also where a shell that runs the tests behind it has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_demo_and_every_process(env, tmp_path):
     demo = subprocess.Popen(
         [COMMAND, "demo"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True

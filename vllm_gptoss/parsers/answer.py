@@ -111,11 +111,13 @@ class Answer:
 
     def finish(self) -> list[Piece | Done]:
         """The turn is over; the next token begins another one."""
-        events = [] if self._stopped else self._machine.finish()
+        pieces = [piece for event in self._machine.finish() for piece in self._take(event)]
         self._machine, self._stopped = HarmonyMachine(), False
-        return [piece for event in events for piece in self._take(event)]
+        return pieces
 
     def _take(self, event: Event) -> list[Piece | Done]:
+        if self._stopped:
+            return []
         if type(event) is Text:
             return self._say(event.text)
         if type(event) is Opened:

@@ -174,7 +174,7 @@ class HarmonyMachine:
 
     def _open_slot(self, slot: Slot, text: str = "") -> list[Event]:
         # A slot that comes twice goes on behind a space.
-        self._slots[slot] = f"{self._slots[slot]} " if slot in self._slots else text
+        self._slots[slot] = f"{self._slots[slot].rstrip()} " if slot in self._slots else text
         self._slot = slot
         self._header_size += 1
         return []

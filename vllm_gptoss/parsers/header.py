@@ -104,9 +104,11 @@ def _take_words(slot: Slot, text: str, found: dict[str, str], repairs: list[str]
     """Takes known words from the front of a slot; returns the rest, empty where only space is left."""
     position = 0
     while word := SLOT_WORDS[slot].match(text, position):
-        position = word.end()
         field = word.lastgroup.rpartition("_")[0]
         value = word[word.lastgroup]
+        if field == "content_type" and CONSTRAIN in found.get(field, ""):
+            break  # Any word would do for a content type: the second one is text.
+        position = word.end()
         if field == "recipient":
             value = value.removeprefix("to=").lstrip()
         elif field == "content_type" and slot is Slot.TYPE:

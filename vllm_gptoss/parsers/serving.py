@@ -143,7 +143,8 @@ class HarmonyParser(stock.HarmonyParser):
             if hidden and part.kind is Kind.REASONING:
                 continue
             if isinstance(piece, Done):
-                segments.append(Segment(part.channel, part.recipient, "", _message(part)))
+                # An item that was cut before its first delta was never opened.
+                segments += [Segment(part.channel, part.recipient, "", _message(part))] if part.texts else []
             elif piece.text:
                 segments.append(Segment(part.channel, part.recipient, piece.text))
         return segments
