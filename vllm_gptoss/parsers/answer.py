@@ -38,7 +38,7 @@ class Offer:
 
     def resolve(self, recipient: str) -> str | None:
         """The recipient as it was offered, None when it was not."""
-        name = recipient.removeprefix(FUNCTIONS)
+        name = recipient.removeprefix(FUNCTIONS).rstrip(".:")
         for candidate in (name, *(name.removesuffix(glued) for glued in GLUED_TYPES)):
             if candidate in self.functions:
                 return FUNCTIONS + candidate
@@ -94,6 +94,7 @@ class Answer:
         self._machine = HarmonyMachine()
         self._part: Part | None = None
         self._stops_here = self._stopped = False
+        self._refused: str | None = None
         self._space = ""
         """White space in front of arguments, of which nothing is known yet."""
 
@@ -105,7 +106,7 @@ class Answer:
                 continue
             for event in self._machine.feed(token):
                 pieces += self._take(event)
-            if self._part is not None and self._part.kind is Kind.REASONING and token < FIRST_CONTROL:
+            if self._part is not None and self._part.kind is Kind.REASONING and 0 <= token < FIRST_CONTROL:
                 self.reasoning_tokens += 1
         return pieces
 
@@ -132,12 +133,15 @@ class Answer:
         called = self.offer.resolve(recipient) if recipient and header.role == ASSISTANT else None
         is_final = channel == FINAL and recipient is None
         self._stops_here = is_final and self._stop is not None
+        self._refused = None
         if called is not None:
+            if called.removeprefix(FUNCTIONS) != recipient.removeprefix(FUNCTIONS):
+                self.repairs.append("misplaced")
             self._part = Part(Kind.CALL, channel, called, header.content_type)
             return [Piece(self._part, "")]
         if recipient is not None or header.role != ASSISTANT:
             self.repairs.append("not_offered" if header.role == ASSISTANT else "role")
-            channel = FINAL
+            self._refused, channel = recipient, FINAL
         self._part = Part(Kind.REASONING if channel == ANALYSIS else Kind.CONTENT, channel, is_final=is_final)
         return []
 
@@ -169,6 +173,8 @@ class Answer:
             rest = self._stop.flush()
         elif part.kind is Kind.CALL and not part.texts and not closed.cut:
             rest = "{}"
+        elif self._refused and not part.texts and not closed.cut:
+            rest = self._refused  # All that there is of this answer.
         pieces: list[Piece | Done] = []
         if rest:
             part.texts.append(rest)
@@ -184,7 +190,11 @@ def _is_sound(call: Part) -> bool:
     if call.content_type is not None and "json" not in call.content_type:
         return True
     try:
-        json.loads(call.text)
+        json.loads(call.text, parse_int=str, parse_constant=_refuse)  # Python limits the digits of its integers
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

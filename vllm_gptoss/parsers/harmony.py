@@ -173,10 +173,12 @@ class HarmonyMachine:
         return self._open_slot(Slot.ROLE, role)
 
     def _open_slot(self, slot: Slot, text: str = "") -> list[Event]:
-        # A slot that comes twice goes on behind a space.
-        self._slots[slot] = f"{self._slots[slot].rstrip()} " if slot in self._slots else text
         self._slot = slot
         self._header_size += 1
+        if slot in self._slots:
+            self._slots[slot] = f"{self._slots[slot].rstrip()} "
+            return [Repaired("doubled")]
+        self._slots[slot] = text
         return []
 
     def _open_body(self, *, closed: bool) -> list[Event]:

@@ -56,8 +56,9 @@ EVERYWHERE, HEAD = tuple(Slot), (Slot.ROLE, Slot.CHANNEL)
 WORDS = (
     # the field       where            how its word looks
     ("recipient", EVERYWHERE, rf"to=\s*{NAME}"),
-    ("name", (Slot.ROLE,), rf"{NAME}(?=\s+to=assistant\b)"),
+    ("name", (Slot.ROLE,), rf"(?!(?:{'|'.join(ROLES)})\b){NAME}(?=\s+to=assistant\b)"),
     ("role", (Slot.ROLE,), rf"(?:{'|'.join(ROLES)}){END}"),
+    ("role", (Slot.CHANNEL,), rf"{ASSISTANT}{END}"),
     ("channel", HEAD, rf"(?:{'|'.join(CHANNELS)}){END}"),
     ("recipient", EVERYWHERE, rf"functions\.{NAME}"),
     ("content_type", HEAD, rf"(?:json|code|text)(?=\s*to=\s*{NAME})"),
@@ -73,6 +74,14 @@ SLOT_WORDS = {
     for slot in Slot
 }
 KNOWN_TYPE = re.compile(r"\s*(?:json|code|text)(?=[\s{[\"]|$)")
+MISPLACED = {
+    *(("content_type", slot) for slot in HEAD),
+    ("channel", Slot.ROLE),
+    ("role", Slot.CHANNEL),
+    ("recipient", Slot.TYPE),
+}
+"""Fields that `WORDS` finds there, though the format has them elsewhere."""
+CUT_TOKEN = re.compile(r"<(?:\|[a-z]*\|?)?")
 VOCABULARY = (*ROLES, *CHANNELS, "to=", "json", "code", "functions.")
 
 
@@ -92,8 +101,11 @@ def read_header(slots: Mapping[Slot, str], *, closed: bool, cut: bool = False) -
         elif rest and "recipient" in found and (known := KNOWN_TYPE.match(rest)):
             found.setdefault("content_type", known[0].strip())
             rest = rest[known.end() :]
-        if rest and cut and any(word.startswith(rest.strip()) for word in VOCABULARY):
+        if rest and cut and _is_cut_header(rest.strip()):
             rest = ""
+        elif rest and not closed and slot is Slot.ROLE and found.get("role", ASSISTANT) != ASSISTANT:
+            rest = words  # "user input is needed": text that only begins like a header
+            del found["role"]
         text += rest if text else rest.lstrip()
     if text:
         repairs.append("text_in_header")
@@ -108,6 +120,9 @@ def _take_words(slot: Slot, text: str, found: dict[str, str], repairs: list[str]
         value = word[word.lastgroup]
         if field == "content_type" and CONSTRAIN in found.get(field, ""):
             break  # Any word would do for a content type: the second one is text.
+        glued = 0 < position == word.start(word.lastgroup)
+        if glued or (field, slot) in MISPLACED:
+            repairs.append("misplaced")
         position = word.end()
         if field == "recipient":
             value = value.removeprefix("to=").lstrip()
@@ -115,6 +130,8 @@ def _take_words(slot: Slot, text: str, found: dict[str, str], repairs: list[str]
             value = CONSTRAIN + value
         if field not in found:
             found[field] = value
+        elif field == "recipient" and value == ASSISTANT:
+            found |= {"name": found[field], field: value}  # the result of a tool, made up
         else:
             repairs.append("doubled")
             if field == "channel":  # The later one is where the model went on.
@@ -129,6 +146,12 @@ def _take_misspelt(slot: Slot, text: str, found: dict[str, str]) -> str:
     wanted = {Slot.ROLE: "role", Slot.CHANNEL: "channel"}.get(slot, "content_type")
     found.setdefault(wanted if wanted not in found else "content_type", text.strip())
     return ""
+
+
+def _is_cut_header(text: str) -> bool:
+    *whole, last = text.split()
+    begins = CUT_TOKEN.fullmatch(last) is not None or any(word.startswith(last) for word in VOCABULARY)
+    return begins and all(map(KNOWN_TYPE.fullmatch, whole))
 
 
 def _checked(found: dict[str, str], repairs: list[str]) -> Header:
@@ -154,4 +177,4 @@ def _checked(found: dict[str, str], repairs: list[str]) -> Header:
 def nearest_channel(word: str) -> str:
     """The channel that a misspelt word means; one that means none is for the user."""
     letters = "".join(filter(str.isalpha, word)).lower()
-    return next((channel for channel in CHANNELS if channel.startswith(letters[:5])), FINAL) if letters else FINAL
+    return next((channel for channel in CHANNELS if letters[:4] == channel[:4]), FINAL)

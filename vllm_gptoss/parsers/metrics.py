@@ -21,6 +21,7 @@ KINDS = {
     "stray": "a control token, or an id without a meaning, where it does nothing",
     "spelt": "a control token of a header was written in letters",
     "doubled": "a part of a header came twice",
+    "misplaced": "a part of a header stood where it does not belong, or was glued to another",
     "role": "a role that is none, or that a model must not take",
     "channel": "a channel that is missing, unknown or misspelt",
     "recipient": "a recipient that is no tool",

@@ -207,8 +207,12 @@ class FinalTextDetokenizer(BaseIncrementalDetokenizer):
         self._answer = Answer(Offer())
 
     def decode_next(self, next_token_id: int) -> str:
-        pieces = self._answer.feed((next_token_id,))
-        return "".join(piece.text for piece in pieces if isinstance(piece, Piece) and piece.part.is_final)
+        # A character that no stop string has keeps them from reaching over two messages.
+        return "".join(
+            piece.text if isinstance(piece, Piece) else "\0"
+            for piece in self._answer.feed((next_token_id,))
+            if piece.part.is_final
+        )
 
     @staticmethod
     def is_for(request: EngineCoreRequest) -> bool:
