@@ -141,7 +141,7 @@ class Answer:
             return [Piece(self._part, "")]
         if recipient is not None or header.role != ASSISTANT:
             self.repairs.append("not_offered" if header.role == ASSISTANT else "role")
-            self._refused, channel = recipient, FINAL
+            self._refused, channel = recipient if header.role == ASSISTANT else None, FINAL
         self._part = Part(Kind.REASONING if channel == ANALYSIS else Kind.CONTENT, channel, is_final=is_final)
         return []
 

@@ -97,7 +97,7 @@ def read_header(slots: Mapping[Slot, str], *, closed: bool, cut: bool = False) -
     for slot, words in slots.items():
         rest = _take_words(slot, words, found, repairs)
         if rest and closed:
-            rest = _take_misspelt(slot, rest, found)
+            rest = _take_misspelt(slot, rest, found, repairs)
         elif rest and "recipient" in found and (known := KNOWN_TYPE.match(rest)):
             found.setdefault("content_type", known[0].strip())
             rest = rest[known.end() :]
@@ -139,12 +139,16 @@ def _take_words(slot: Slot, text: str, found: dict[str, str], repairs: list[str]
     return text[position:] if text[position:].strip() else ""
 
 
-def _take_misspelt(slot: Slot, text: str, found: dict[str, str]) -> str:
+def _take_misspelt(slot: Slot, text: str, found: dict[str, str], repairs: list[str]) -> str:
     """A lone word in front of `<|message|>` is a role, a channel or a content type, whatever it says."""
     if len(text.split()) > 1 or len(text) > 60:
         return text
-    wanted = {Slot.ROLE: "role", Slot.CHANNEL: "channel"}.get(slot, "content_type")
-    found.setdefault(wanted if wanted not in found else "content_type", text.strip())
+    field = {Slot.ROLE: "role", Slot.CHANNEL: "channel"}.get(slot, "content_type")
+    if field in found:
+        field = "content_type"
+        if "recipient" not in found and not KNOWN_TYPE.fullmatch(text.rstrip()):
+            repairs.append("misplaced")
+    found.setdefault(field, text.strip())
     return ""
 
 
