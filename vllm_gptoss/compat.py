@@ -12,7 +12,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from vllm_gptoss.plugin import PACKAGE
+PACKAGE = "vllm-gptoss"
 
 STOCK = "stock_method_of_vllm"
 

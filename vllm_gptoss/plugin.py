@@ -5,8 +5,6 @@ An error while an entry point is imported would be logged and passed over, and v
 its own model; so this module imports nothing of ours at the top, and checks raise inside `register()`.
 """
 
-PACKAGE = "vllm-gptoss"
-
 
 def register() -> None:
     """Put gpt-oss into vLLM's registries; a second call changes nothing.
