@@ -113,7 +113,7 @@ class HarmonyMachine:
         if self._slots is None:
             if not text.strip():
                 return [Repaired("stray")]
-            events = [Repaired("start"), *self._open_header("")]
+            events = [Repaired("start"), *self._open_header()]
         self._slots[self._slot] += text
         self._header_size += len(text)
         if spelt := SPELT.search(self._slots[self._slot]):
@@ -130,16 +130,16 @@ class HarmonyMachine:
         return events + self._on_text(rest) if rest else events
 
     def _on_start(self) -> list[Event]:
-        return [*self._leave(), *self._open_header("")]
+        return [*self._leave(), *self._open_header()]
 
     def _on_channel(self) -> list[Event]:
         events: list[Event] = []
         if self._slots is None:
             events = self._leave() or [Repaired("start")]
-            self._open_header("")
+            self._open_header()
         elif Slot.CHANNEL in self._slots and read_header(self._slots, closed=False).text:
             events = self._leave()
-            self._open_header("")
+            self._open_header()
         return events + self._open_slot(Slot.CHANNEL)
 
     def _on_constrain(self) -> list[Event]:
@@ -150,7 +150,7 @@ class HarmonyMachine:
             return [Repaired("stray")]
         events: list[Event] = []
         if self._slots is None:
-            events = [Repaired("start"), *self._open_header("")]
+            events = [Repaired("start"), *self._open_header()]
         return events + self._open_body(closed=True)
 
     def _on_stop(self, token: int) -> list[Event]:
@@ -168,17 +168,17 @@ class HarmonyMachine:
             return [Repaired("message"), *self._read_unclosed()]
         return []
 
-    def _open_header(self, role: str) -> list[Event]:
+    def _open_header(self) -> list[Event]:
         self._slots = {}
-        return self._open_slot(Slot.ROLE, role)
+        return self._open_slot(Slot.ROLE)
 
-    def _open_slot(self, slot: Slot, text: str = "") -> list[Event]:
+    def _open_slot(self, slot: Slot) -> list[Event]:
         self._slot = slot
         self._header_size += 1
         if slot in self._slots:
             self._slots[slot] = f"{self._slots[slot].rstrip()} "
             return [Repaired("doubled")]
-        self._slots[slot] = text
+        self._slots[slot] = ""
         return []
 
     def _open_body(self, *, closed: bool) -> list[Event]:

@@ -46,6 +46,7 @@ class HarmonyParser(stock.HarmonyParser):
         self._answer: Answer | None = None
         self._joined = _Joined()
         self._counted = (0, 0)
+        self._repairs = repair_log()  # with the first parser: all kinds stand in the metrics from the start
 
     def adjust_request(self, request: Request) -> Request:
         """Before the prompt is made; vLLM uses the request that it gave, so that one is changed."""
@@ -131,7 +132,7 @@ class HarmonyParser(stock.HarmonyParser):
 
     def _report(self) -> None:
         if self._answer.repairs:
-            repair_log().count(self._answer.repairs)
+            self._repairs.count(self._answer.repairs)
             self._answer.repairs.clear()
 
     def _segments(self, pieces: Iterable[Piece | Done]) -> list[Segment]:
