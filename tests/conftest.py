@@ -29,7 +29,39 @@ def pytest_configure() -> None:
         VLLM_NO_USAGE_STATS="1",
         HF_HUB_OFFLINE="1",
     )
+    if not torch.cuda.is_available():
+        # Read when a kernel is decorated: without a GPU Triton's interpreter runs it on the CPU.
+        os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    """Where kernels run: compiled on a GPU, in Triton's interpreter on a CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def bf16_products(monkeypatch) -> None:
+    """What Triton's interpreter lacks: it holds bf16 as uint16, and up to 3.7 `tl.dot` multiplies those integers."""
+    if "TRITON_INTERPRET" not in os.environ:
+        return
+    # At the top, Triton would come before the environment that says to interpret it.
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    plain = InterpreterBuilder.create_dot
+
+    def widened(handle: TensorHandle) -> TensorHandle:
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self, a: TensorHandle, b: TensorHandle, *rest) -> TensorHandle:
+        return plain(self, widened(a), widened(b), *rest)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
 
 
 @pytest.fixture(scope="session")

@@ -85,8 +85,10 @@ def test_no_work_at_import(path):
             "__name__ == '__main__'",
             "TYPE_CHECKING",
         )
+        # One of two modules under one name.
+        is_choice = isinstance(node, ast.If) and ast.unparse(node.test) == "triton.knobs.runtime.interpret"
         allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-        assert is_docstring or is_main or isinstance(node, allowed), f"{path}:{node.lineno} runs at import"
+        assert is_docstring or is_main or is_choice or isinstance(node, allowed), f"{path}:{node.lineno} runs at import"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

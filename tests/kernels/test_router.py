@@ -1,14 +1,14 @@
-"""The router against sorted lists and fp64, and against Transformers."""
+"""The router against sorted lists and fp64, and against Transformers; its kernel against the specification."""
 
 import math
 
 import pytest
 import torch
 
-from vllm_gptoss.kernels.router import router_ref
+from vllm_gptoss.kernels.router import Routing, group_ref, max_tiles, route, router_ref
 
 # One rounding to the dtype of the logits, plus an fp32 softmax over at most eight values.
-RTOL = {torch.float32: 2e-6, torch.bfloat16: 2**-8 + 2e-6}
+RTOL = {torch.float32: 5e-6, torch.bfloat16: 2**-8 + 5e-6}
 
 SHAPES = {
     "decode": (1, 8, 2),
@@ -87,3 +87,178 @@ def test_as_transformers(shape):
     weights, ids = router_ref(logits, top_k)
     assert torch.equal(ids, expected_ids)
     torch.testing.assert_close(weights, expected_weights, rtol=RTOL[torch.float32], atol=0)
+
+
+KERNEL_SHAPES = {
+    # name: M, E, K, H, tile
+    "decode 20b": (1, 32, 4, 2880, 8),
+    "decode 120b": (2, 128, 4, 2880, 8),
+    "three": (3, 32, 4, 128, 8),
+    "odd": (5, 7, 3, 128, 8),
+    "nine": (9, 128, 4, 128, 8),
+    "a block": (16, 32, 4, 128, 8),
+    "one past a block": (17, 128, 4, 144, 16),
+    "narrowest": (2, 1, 1, 16, 8),
+    "every expert": (33, 5, 5, 128, 32),
+    "odd and largest": (64, 7, 3, 128, 64),
+    "empty": (0, 32, 4, 128, 8),
+    "20b": (64, 32, 4, 256, 16),
+    "120b": (64, 128, 4, 256, 8),
+}
+
+
+@pytest.fixture
+def poisoned() -> None:
+    """`torch.empty` holds what no kernel writes."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def kernel_inputs(shape, device, seed=0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, weight and bias whose products and sums are whole numbers: exact in fp32, whatever their order.
+
+    They exceed 256, which bf16 rounds, and are often equal.
+    """
+    num_tokens, num_experts, _, hidden, _ = shape
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-4, 5, (num_tokens, hidden), generator=generator)
+    weight = torch.randint(-8, 9, (num_experts, hidden), generator=generator)
+    bias = torch.randint(-64, 65, (num_experts,), generator=generator)
+    return tuple(values.to(device, torch.bfloat16) for values in (x, weight, bias))
+
+
+def routed(shape, device, valid=None, expert_map=None, seed=0) -> Routing:
+    """What the kernel gives, held against the specification."""
+    x, weight, bias = kernel_inputs(shape, device, seed)
+    num_tokens, num_experts, top_k, _, tile = shape
+    found = route(x, weight, bias, top_k, valid, tile, expert_map)
+    logits = (x.float() @ weight.float().T + bias.float()).bfloat16()
+    weights, ids = router_ref(logits.float(), top_k)
+    if expert_map is not None:
+        ids = expert_map[ids]
+    if valid is not None:
+        is_padding = valid[:num_tokens] < 0
+        weights[is_padding], ids[is_padding] = 0, -1
+    assert torch.equal(found.ids, ids.int())
+    torch.testing.assert_close(found.weights, weights, rtol=RTOL[torch.float32], atol=0)
+    for values, expected in zip(found[2:], group_ref(ids, num_experts, tile), strict=True):
+        assert torch.equal(values, expected)
+    return found
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", KERNEL_SHAPES.values(), ids=KERNEL_SHAPES)
+def test_kernel(shape, device):
+    routed(shape, device)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", [KERNEL_SHAPES["nine"], KERNEL_SHAPES["20b"]], ids=["nine", "20b"])
+def test_padding_rows_have_no_expert(shape, device):
+    valid = torch.arange(shape[0] + 3, device=device)
+    valid[[0, 5, shape[0] - 1]] = -1
+    found = routed(shape, device, valid)
+    assert (found.pairs >= 0).sum() == (shape[0] - 3) * shape[2]
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_padding_rows_alone(device):
+    found = routed(KERNEL_SHAPES["one past a block"], device, torch.full((17,), -1, device=device))
+    assert found.pairs.eq(-1).all()
+    assert not found.tile_count.any()
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("shape", [KERNEL_SHAPES["a block"], KERNEL_SHAPES["120b"]], ids=["a block", "120b"])
+def test_experts_of_one_rank(shape, device):
+    """Local ids in another order than the global ones; three of four experts are elsewhere."""
+    expert_map = torch.full((shape[1],), -1, dtype=torch.int32, device=device)
+    held = torch.arange(1, shape[1], 4, device=device)
+    expert_map[held] = torch.arange(len(held), dtype=torch.int32, device=device).flip(0)
+    valid = torch.arange(shape[0], device=device)
+    valid[-4:] = -1
+    found = routed(shape, device, valid, expert_map)
+    assert 0 < (found.pairs >= 0).sum() < found.pairs.numel() / 2
+
+
+def test_of_equal_logits_the_kernel_takes_the_lower_expert(device):
+    """Zeros of either sign are equal, and so is what bf16 rounds to the same."""
+    x = torch.ones(2, 16, dtype=torch.bfloat16, device=device)
+    weight = torch.zeros(128, 16, dtype=torch.bfloat16, device=device)
+    bias = torch.zeros(128, dtype=torch.bfloat16, device=device)
+    # A product of -2^-140, which bf16 rounds to a negative zero.
+    x[:, 0], weight[:3, 0] = 2.0**-70, -(2.0**-70)
+    weight[[40, 3], 1:] = 16.0
+    bias[[3, 40]] = torch.tensor([0.25, 0.5], dtype=torch.bfloat16, device=device)
+    found = route(x, weight, bias, 4, None, 8)
+    assert found.ids.tolist() == [[3, 40, 0, 1]] * 2
+    assert found.weights[0, 0] == found.weights[0, 1]
+
+
+def test_every_token_to_one_expert_fills_tiles(device):
+    x = torch.ones(64, 128, dtype=torch.bfloat16, device=device)
+    weight = torch.zeros(32, 128, dtype=torch.bfloat16, device=device)
+    found = route(x, weight, -torch.arange(32.0, device=device).bfloat16(), 1, None, 16)
+    assert found.pairs.tolist() == list(range(64))
+    assert found.tile_count[:5].tolist() == [16, 16, 16, 16, 0]
+    assert found.tile_start[:4].tolist() == [0, 16, 32, 48]
+
+
+def test_logits_that_are_not_whole_numbers(device):
+    """Up to the rounding of bf16, which neighbouring sums may fall on either side of: twice its step in a weight."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((9, 2880), (32, 2880), (32,)))
+    x, weight, bias = (values.to(device).bfloat16() for values in (x, weight / 2880**0.5, bias))
+    found = route(x, weight, bias, 4, None, 8)
+    logits = (x.double() @ weight.double().T + bias.double()).gather(1, found.ids.long())
+    torch.testing.assert_close(found.weights.double(), logits.softmax(dim=-1), rtol=2**-5, atol=0)
+
+
+@pytest.mark.parametrize("shape", [KERNEL_SHAPES["three"], KERNEL_SHAPES["120b"]], ids=["three", "120b"])
+def test_launches_leave_nothing_behind(shape, device):
+    """Counters are back at zero: launches of other tokens and shapes between do not change a bit."""
+    first = routed(shape, device)
+    for other in ("20b", "odd", "one past a block"):
+        routed(KERNEL_SHAPES[other], device, seed=1)
+    for values, again in zip(first, routed(shape, device), strict=True):
+        assert torch.equal(values, again)
+
+
+@pytest.mark.parametrize("tile", [8, 16, 32, 64])
+@pytest.mark.parametrize("num_tokens", [1, 7, 64])
+def test_the_bound_on_tiles_is_reached_and_never_passed(num_tokens, tile):
+    """The worst choice: every expert has one pair, and the others fill whole tiles of one expert and start another."""
+    for num_experts in (1, 3, 32, 300):
+        bound = max_tiles(num_tokens, 1, num_experts, tile)
+        most = 0
+        for alone in range(min(num_experts, num_tokens)):
+            ids = torch.tensor([*range(1, alone + 1), *[0] * (num_tokens - alone)])
+            most = max(most, int((group_ref(ids[:, None], num_experts, tile)[3] > 0).sum()))
+        assert most == bound
+
+
+def test_a_token_has_an_expert_once():
+    """So up to `tile` tokens make one tile an expert, however many pairs there are."""
+    assert max_tiles(64, 4, 32, 64) == 32
+    assert max_tiles(64, 4, 32, 32) == 32 + (256 - 32) // 32
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((65, 32, 4, 128, 8), {}, "65 tokens"),
+        ((1, 129, 4, 128, 8), {}, "129 experts"),
+        ((1, 32, 4, 3088, 8), {}, "H = 3088"),
+        ((1, 32, 4, 120, 8), {}, "H = 120"),
+        ((1, 3, 4, 128, 8), {}, "4 of 3 experts"),
+        ((1, 32, 4, 128, 12), {}, "tiles of 12"),
+        ((1, 32, 4, 128, 8), {"dtype": torch.float32}, "float32"),
+        ((2, 32, 4, 128, 8), {"columns": 64}, r"strides \(128, 1\)"),
+    ],
+)
+def test_what_the_kernel_does_not_take(shape, changes, message, device):
+    x, weight, bias = kernel_inputs(shape, device)
+    x = x.to(changes.get("dtype", x.dtype))[:, : changes.get("columns")]
+    with pytest.raises(ValueError, match=message):
+        route(x, weight, bias, shape[2], None, shape[4])

@@ -1,13 +1,282 @@
 """Choice of experts: the K largest logits of a token, and a softmax over those K only.
 
-    ids = argtop_K(logits);  weights = softmax(logits[ids])
+    logits = x @ weight.T + bias;  ids = argtop_K(logits);  weights = softmax(logits[ids])
 
-Layout: logits [M, E]; weights and ids [M, K], largest first. Of equal logits the lower expert comes first.
+Layout: x [M, H]; weight [E, H]; logits [M, E]; weights and ids [M, K], largest first. Of equal logits the lower
+expert comes first. Pair p is slot p % K of token p // K; an expert's pairs are cut into tiles of a fixed size.
+
+Rounding: products accumulate in fp32, the bias is added in fp32, logits round once to bf16, the softmax is fp32.
 
 Source: the gpt-oss model card, arXiv 2508.10925, section 2.2.
 """
 
+import functools
+from typing import NamedTuple
+
 import torch
+import triton
+import triton.language as tl
+
+MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN = 64, 128, 3072
+"""A word of 64 bits says which tokens chose an expert; the scratch memory and the programs fit the others."""
+
+_ROWS, _COLUMNS = tl.constexpr(16), tl.constexpr(32)
+"""Tokens, the fewest that a tensor core takes, and experts of one program."""
+_LOWEST = tl.constexpr(-(1 << 30))
+"""Below the key of every logit."""
+
+
+class Routing(NamedTuple):
+    """What the experts need to know of a batch. Experts are local ids where there is an `expert_map`."""
+
+    weights: torch.Tensor  # [M, K] fp32, 0 in padding rows
+    ids: torch.Tensor  # [M, K] int32, -1 in padding rows and for experts held elsewhere
+    pairs: torch.Tensor  # [M * K] int32, by expert, ascending within one; -1 behind the last
+    tile_expert: torch.Tensor  # [T] int32, ascending; 0 behind the last tile
+    tile_start: torch.Tensor  # [T] int32, where the tile begins in `pairs`; 0 behind the last tile
+    tile_count: torch.Tensor  # [T] int32, at most `tile`; 0 behind the last tile
+
+
+def max_tiles(num_tokens: int, top_k: int, num_experts: int, tile: int) -> int:
+    """T: the most tiles that any choice of experts needs."""
+    pairs = num_tokens * top_k
+    used = min(num_experts, pairs)
+    return min(used + (pairs - used) // tile, used * -(-num_tokens // tile))
+
+
+@triton.jit
+def _popcount(bits):
+    """Bits set in each int64."""
+    bits -= (bits >> 1) & 0x5555555555555555
+    bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
+    bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return ((bits * 0x0101010101010101) >> 56).to(tl.int32)
+
+
+@triton.jit
+def _arrives_last(counter_ptr, count):
+    """Whether this program is the last of `count`; it sees what the others stored, and resets the counter."""
+    # Every thread's stores come before the one thread that counts.
+    tl.debug_barrier()
+    is_last = tl.atomic_add(counter_ptr, 1, sem="acq_rel") == count - 1
+    if is_last:
+        tl.store(counter_ptr, 0)
+    return is_last
+
+
+@triton.jit
+def _partial_logits(
+    x_ptr, weight_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, hidden: tl.constexpr, block: tl.constexpr
+):
+    """fp32 [rows, experts]: the product over this program's part of H."""
+    h = tl.program_id(0) * block + tl.arange(0, block)
+    in_hidden = (h < hidden)[None, :]
+    # At most 128 rows of 3072: 32 bits hold every offset.
+    x = tl.load(x_ptr + rows[:, None] * hidden + h, (rows < num_tokens)[:, None] & in_hidden, other=0.0)
+    mask = (experts < num_experts)[:, None] & in_hidden
+    weight = tl.load(weight_ptr + experts[:, None] * hidden + h, mask, other=0.0)
+    return tl.dot(x, weight.T)
+
+
+@triton.jit
+def _logits(partial_ptr, bias_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, splits: tl.constexpr):
+    """fp32 [rows, experts]: the parts summed in their order, and the bias."""
+    width: tl.constexpr = experts.shape[0]
+    mask = (rows < num_tokens)[:, None] & (experts < num_experts)[None, :]
+    at = rows[:, None] * width + experts[None, :]
+    logits = tl.zeros([rows.shape[0], width], tl.float32)
+    for split in tl.static_range(splits):
+        # Past L1, which does not see what other programs store.
+        logits += tl.load(partial_ptr + split * num_tokens * width + at, mask, other=0.0, cache_modifier=".cg")
+    bias = tl.load(bias_ptr + experts, mask=experts < num_experts, other=0.0)
+    return logits + bias.to(tl.float32)[None, :]
+
+
+@triton.jit
+def _top_k(logits, experts, num_experts: tl.constexpr, top_k: tl.constexpr, width: tl.constexpr):
+    """fp32 softmax and int32 ids [rows, width] of the `top_k` largest `logits`, rounded to bf16; 0 and 255 behind.
+
+    A key is the logit's bits in the order of integers, then the expert from the highest down: no two are equal.
+    """
+    bits = logits.to(tl.int32, bitcast=True)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    # Zero has one place in the order, whatever its sign.
+    bits = tl.where((bits & 0x7FFF) == 0, 0, bits)
+    keys = tl.where(bits < 0, bits ^ 0x7FFF, bits) * 256 + (255 - experts)[None, :]
+    keys = tl.where((experts < num_experts)[None, :], keys, _LOWEST)
+    slots = tl.arange(0, width)[None, :]
+    chosen = tl.full([logits.shape[0], width], _LOWEST, tl.int32)
+    for slot in tl.static_range(top_k):
+        largest = tl.max(keys, axis=1)[:, None]
+        chosen = tl.where(slots == slot, largest, chosen)
+        keys = tl.where(keys == largest, _LOWEST, keys)
+    bits = chosen >> 8
+    bits = tl.where(bits < 0, bits ^ 0x7FFF, bits)
+    values = tl.where(slots < top_k, (bits << 16).to(tl.float32, bitcast=True), float("-inf"))
+    shares = tl.exp(values - tl.max(values, axis=1)[:, None])
+    return shares / tl.sum(shares, axis=1)[:, None], 255 - (chosen & 255)
+
+
+@triton.jit
+def _choose(
+    logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts: tl.constexpr,
+    top_k: tl.constexpr,
+):  # fmt: skip
+    """Store weights and ids of `rows`; returns int32 [experts], bit r set where row r chose the expert."""
+    width: tl.constexpr = triton.next_power_of_2(top_k)
+    weights, ids = _top_k(logits, experts, num_experts, top_k, width)
+    slots = tl.arange(0, width)[None, :]
+    mask = (rows < num_tokens)[:, None] & (slots < top_k)
+    is_slot = mask
+    if valid_ptr is not None:
+        is_slot &= (tl.load(valid_ptr + rows, mask=rows < num_tokens, other=-1) >= 0)[:, None]
+    if map_ptr is not None:
+        ids = tl.load(map_ptr + ids, mask=is_slot, other=-1)
+    ids = tl.where(is_slot, ids, -1)
+    tl.store(weights_ptr + rows[:, None] * top_k + slots, tl.where(is_slot, weights, 0.0), mask)
+    tl.store(ids_ptr + rows[:, None] * top_k + slots, ids, mask)
+    bits = tl.zeros([rows.shape[0], experts.shape[0]], tl.int32)
+    bit = (1 << (rows % _ROWS))[:, None]
+    for slot in tl.static_range(top_k):
+        column = tl.max(tl.where(slots == slot, ids, -1), axis=1)[:, None]
+        bits |= tl.where(column == experts[None, :], bit, 0)
+    return tl.sum(bits, axis=0)
+
+
+@triton.jit
+def _group(
+    chosen_by, experts, ids_ptr, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr, num_pairs, num_tiles,
+    top_k: tl.constexpr, tile: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
+):  # fmt: skip
+    """Sort pairs by expert and cut tiles. Bit m of int64 `chosen_by` [experts] says that token m chose the expert.
+
+    A token chooses an expert once, so a pair's place among its expert's is the number of lower bits set.
+    """
+    counts = _popcount(chosen_by)
+    starts = tl.cumsum(counts) - counts
+    pairs = tl.arange(0, triton.next_power_of_2(max_rows * top_k))
+    in_pairs = pairs < num_pairs
+    ids = tl.load(ids_ptr + pairs, mask=in_pairs, other=-1, cache_modifier=".cg")
+    column = tl.maximum(ids, 0)
+    lower = (tl.full([], 1, tl.int64) << ((pairs // top_k) & 63)) - 1
+    places = tl.gather(starts, column, 0) + _popcount(tl.gather(chosen_by, column, 0) & lower)
+    tl.store(pairs_ptr + places, pairs, mask=ids >= 0)
+    tl.store(pairs_ptr + pairs, -1, mask=in_pairs & (pairs >= tl.sum(counts)))
+
+    tiles = (counts + tile - 1) // tile
+    first = tl.cumsum(tiles) - tiles
+    for i in tl.static_range((max_rows + tile - 1) // tile):
+        tl.store(tile_expert_ptr + first + i, experts, mask=i < tiles)
+        tl.store(tile_start_ptr + first + i, starts + i * tile, mask=i < tiles)
+        tl.store(tile_count_ptr + first + i, tl.minimum(counts - i * tile, tile), mask=i < tiles)
+    at = tl.arange(0, max_num_tiles)
+    is_unused = (at >= tl.sum(tiles)) & (at < num_tiles)
+    tl.store(tile_expert_ptr + at, 0, mask=is_unused)
+    tl.store(tile_start_ptr + at, 0, mask=is_unused)
+    tl.store(tile_count_ptr + at, 0, mask=is_unused)
+
+
+@triton.jit(do_not_specialize=["num_tokens", "num_tiles"])
+def _router_kernel(
+    x_ptr, weight_ptr, bias_ptr, valid_ptr, map_ptr, weights_ptr, ids_ptr, pairs_ptr, tile_expert_ptr,
+    tile_start_ptr, tile_count_ptr, partial_ptr, chosen_by_ptr, counter_ptr, num_tokens, num_tiles,
+    num_experts: tl.constexpr, hidden: tl.constexpr, top_k: tl.constexpr, tile: tl.constexpr,
+    block: tl.constexpr, width: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
+):  # fmt: skip
+    """Grid: parts of H, columns of experts, rows of tokens. The last program of a row chooses, the last row groups."""
+    splits: tl.constexpr = (hidden + block - 1) // block
+    row, num_rows = tl.program_id(2), tl.num_programs(2)
+    rows = row * _ROWS + tl.arange(0, _ROWS)
+    columns = tl.program_id(1) * _COLUMNS + tl.arange(0, _COLUMNS)
+    partial = _partial_logits(x_ptr, weight_ptr, rows, columns, num_tokens, num_experts, hidden, block)
+    at = (tl.program_id(0) * num_tokens + rows[:, None]) * width + columns[None, :]
+    tl.store(partial_ptr + at, partial, mask=(rows < num_tokens)[:, None])
+    if _arrives_last(counter_ptr + 1 + row, splits * tl.num_programs(1)):
+        experts = tl.arange(0, width)
+        logits = _logits(partial_ptr, bias_ptr, rows, experts, num_tokens, num_experts, splits)
+        bits = _choose(logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts, top_k)
+        if max_rows == _ROWS:
+            chosen_by = bits.to(tl.int64)
+            # Ids are read by other threads than stored them.
+            tl.debug_barrier()
+            is_last = True
+        else:
+            tl.store(chosen_by_ptr + row * width + experts, bits)
+            is_last = _arrives_last(counter_ptr, num_rows)
+            chosen_by = tl.zeros([width], tl.int64)
+            for i in tl.static_range(max_rows // _ROWS):
+                bits = tl.load(chosen_by_ptr + i * width + experts, i < num_rows, other=0, cache_modifier=".cg")
+                chosen_by |= bits.to(tl.int64) << (i * _ROWS)
+        if is_last:
+            _group(
+                chosen_by, experts, ids_ptr, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr,
+                num_tokens * top_k, num_tiles, top_k, tile, max_rows, max_num_tiles,
+            )  # fmt: skip
+
+
+@functools.cache
+def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Kept for the process's lifetime, as captured graphs hold the addresses."""
+    rows = MAX_TOKENS // _ROWS.value
+    return (
+        torch.empty(12 * MAX_TOKENS * MAX_EXPERTS, dtype=torch.float32, device=device),  # [parts of H, M, E]
+        torch.empty(rows * MAX_EXPERTS, dtype=torch.int32, device=device),  # [rows, E] who chose an expert
+        torch.zeros(1 + rows, dtype=torch.int32, device=device),  # arrived rows, and programs of each; 0 at rest
+    )
+
+
+def route(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    top_k: int,
+    valid: torch.Tensor | None,
+    tile: int,
+    expert_map: torch.Tensor | None = None,
+) -> Routing:
+    """Routing of the tokens `x` bf16 [M, H] by `weight` bf16 [E, H] and `bias` bf16 [E], in one launch.
+
+    Row m is padding, of no expert, where `valid` int64 [>= M] is negative. `expert_map` int32 [E] gives an expert's
+    local id, -1 where another rank holds it. Contiguous all. Groups are tiles of at most `tile` pairs.
+
+    The first call on a device must be outside of a graph capture: it makes scratch memory. All launches on a device
+    share that memory, so they must follow one another, on one stream or through events.
+
+    Raises: ValueError beyond MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN, and for what is not bf16 or not contiguous.
+    """
+    (num_tokens, hidden), num_experts = x.shape, weight.shape[0]
+    _check(x, weight, bias, top_k, tile)
+    num_tiles = max_tiles(num_tokens, top_k, num_experts, tile)
+    ints = functools.partial(torch.empty, dtype=torch.int32, device=x.device)
+    weights = torch.empty(num_tokens, top_k, dtype=torch.float32, device=x.device)
+    routing = Routing(weights, ints(num_tokens, top_k), ints(num_tokens * top_k), *(ints(num_tiles) for _ in range(3)))
+    if num_tokens == 0:
+        return routing
+    # Few parts, such that one program sums them quickly, and enough of them to keep 16 to 48 programs reading.
+    width, block = (_COLUMNS.value, 128) if num_experts <= _COLUMNS.value else (MAX_EXPERTS, 256)
+    max_rows = _ROWS.value if num_tokens <= _ROWS.value else MAX_TOKENS
+    grid = (triton.cdiv(hidden, block), triton.cdiv(num_experts, _COLUMNS.value), triton.cdiv(num_tokens, _ROWS.value))
+    _router_kernel[grid](
+        x, weight, bias, valid, expert_map, *routing, *_scratch(x.device), num_tokens, num_tiles,
+        num_experts, hidden, top_k, tile, block, width, max_rows,
+        triton.next_power_of_2(max_tiles(max_rows, top_k, num_experts, tile)),
+        num_warps=4 if width == _COLUMNS.value else 8,
+        # Without a limit ptxas takes 40, and then waits several times for the parts that it sums.
+        maxnreg=128,
+    )  # fmt: skip
+    return routing
+
+
+def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, top_k: int, tile: int) -> None:
+    (num_tokens, hidden), num_experts = x.shape, len(weight)
+    for tensor in (x, weight, bias):
+        if tensor.dtype != torch.bfloat16 or not tensor.is_contiguous():
+            raise ValueError(f"the router takes contiguous bf16, not {tensor.dtype} of strides {tensor.stride()}")
+    if num_tokens > MAX_TOKENS or num_experts > MAX_EXPERTS or hidden > MAX_HIDDEN or hidden % 16:
+        limits = f"at most {MAX_TOKENS}, {MAX_EXPERTS}, and a multiple of 16 up to {MAX_HIDDEN}"
+        raise ValueError(f"the router takes {limits}, not {num_tokens} tokens, {num_experts} experts, H = {hidden}")
+    if not 1 <= top_k <= num_experts or tile not in (8, 16, 32, 64):
+        raise ValueError(f"{top_k} of {num_experts} experts in tiles of {tile} pairs (8, 16, 32 or 64)")
 
 
 def router_ref(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,3 +285,16 @@ def router_ref(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Te
     values, ids = logits.sort(dim=-1, descending=True, stable=True)
     weights = values[:, :top_k].softmax(dim=-1, dtype=torch.float32)
     return weights.to(logits.dtype), ids[:, :top_k].contiguous()
+
+
+def group_ref(ids: torch.Tensor, num_experts: int, tile: int) -> tuple[torch.Tensor, ...]:
+    """`pairs`, `tile_expert`, `tile_start` and `tile_count` of `ids` [M, K], as `Routing` lays them out."""
+    pairs, tiles = [], []
+    for expert in range(num_experts):
+        members = (ids.flatten() == expert).nonzero()[:, 0].tolist()
+        tiles += [(expert, len(pairs) + i, min(tile, len(members) - i)) for i in range(0, len(members), tile)]
+        pairs += members
+    pairs += [-1] * (ids.numel() - len(pairs))
+    tiles += [(0, 0, 0)] * (max_tiles(*ids.shape, num_experts, tile) - len(tiles))
+    ints = functools.partial(torch.tensor, dtype=torch.int32, device=ids.device)
+    return ints(pairs), *ints(tiles).view(-1, 3).T.contiguous().unbind()

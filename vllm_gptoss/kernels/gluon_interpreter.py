@@ -1,0 +1,86 @@
+"""What the kernels use of Gluon, said in Triton's language for its interpreter.
+
+Programs run one after another, a layout means nothing, shared memory is a variable, and a copy arrives at once.
+"""
+
+from collections.abc import Callable
+
+import triton
+import triton.language as tl
+
+
+def __getattr__(name: str):
+    """Loads, stores and arithmetic are the same; looked up late, since the interpreter puts its own in their place."""
+    return getattr(tl, name)
+
+
+jit = triton.jit
+
+
+def constexpr_function(function: Callable) -> Callable:
+    return function
+
+
+def _no_layout(*_) -> None:
+    return None
+
+
+BlockedLayout = DistributedLinearLayout = DotOperandLayout = NVMMADistributedLayout = _no_layout
+SliceLayout = SwizzledSharedLayout = _no_layout
+
+
+def arange(start, end, layout=None):
+    return tl.arange(start, end)
+
+
+def zeros(shape, dtype, layout=None):
+    return tl.zeros(shape, dtype)
+
+
+def convert_layout(value, layout=None, assert_trivial=False):
+    return value
+
+
+def barrier() -> None:
+    pass
+
+
+class allocate_shared_memory:  # noqa: N801  a function in Gluon
+    """One tensor, or, of three dimensions, a ring of tensors."""
+
+    def __init__(self, element_ty, shape, layout=None) -> None:
+        self.slots = [None] * int(shape[0])
+
+    def index(self, slot) -> "_Slot":
+        return _Slot(self.slots, int(slot))
+
+
+class _Slot:
+    def __init__(self, slots: list, slot: int, order=None) -> None:
+        self.slots, self.slot, self.order = slots, slot, order
+
+    def permute(self, order) -> "_Slot":
+        return _Slot(self.slots, self.slot, order)
+
+    def load(self, layout=None):
+        value = self.slots[self.slot]
+        return value if self.order is None else tl.permute(value, self.order)
+
+
+class async_copy:  # noqa: N801  a module in Gluon
+    @staticmethod
+    def async_copy_global_to_shared(smem: _Slot, pointer, mask=None) -> None:
+        smem.slots[smem.slot] = tl.load(pointer) if mask is None else tl.load(pointer, mask=mask, other=0)
+
+    @staticmethod
+    def commit_group() -> None:
+        pass
+
+    @staticmethod
+    def wait_group(outstanding) -> None:
+        pass
+
+
+def mma_v2(a, b, acc):
+    # NumPy has no bfloat16: its products are exact in fp32.
+    return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
