@@ -3,13 +3,24 @@
 Each calls its specification in `kernels/<op>.py`, whose docstrings hold the mathematics and the rounding.
 """
 
+from typing import NamedTuple
+
 import torch
 
+from vllm_gptoss.kernels.decode_attention import decode_attention as decode_attention_kernel
+from vllm_gptoss.kernels.down import down
 from vllm_gptoss.kernels.experts import dense_experts_ref, mxfp4_experts_ref
+from vllm_gptoss.kernels.gate_up import gate_up
+from vllm_gptoss.kernels.mxfp4_swizzle import LARGEST_SCALE, swizzle_blocks, swizzle_scales
 from vllm_gptoss.kernels.rmsnorm import rmsnorm_ref
 from vllm_gptoss.kernels.rope import rope_cos_sin_ref, rope_ref, yarn_inv_freq_ref
-from vllm_gptoss.kernels.router import router_ref
+from vllm_gptoss.kernels.router import MAX_TOKENS as MAX_ROUTED_TOKENS
+from vllm_gptoss.kernels.router import Routing, group_ref, route, router_ref
 from vllm_gptoss.kernels.sink_attention import sink_attention_ref
+from vllm_gptoss.kernels.tuning import pick_down, pick_gate_up, tile_tokens
+
+__all__ = ["LARGEST_SCALE", "MAX_ROUTED_TOKENS", "swizzle_blocks", "swizzle_scales"]
+"""What layers need of the kernels besides the operations below."""
 
 
 def rmsnorm(
@@ -84,6 +95,55 @@ def mxfp4_experts(
     )
 
 
+class SwizzledExperts(NamedTuple):
+    """MXFP4 weights in the order of `kernels/mxfp4_swizzle.py`."""
+
+    gate_up_blocks: torch.Tensor
+    gate_up_scales: torch.Tensor
+    gate_up_bias: torch.Tensor
+    down_blocks: torch.Tensor
+    down_scales: torch.Tensor
+    down_bias: torch.Tensor
+
+
+def routed_experts(
+    x: torch.Tensor,
+    router_weight: torch.Tensor,
+    router_bias: torch.Tensor,
+    experts: SwizzledExperts,
+    top_k: int,
+    alpha: float,
+    limit: float,
+    slot_mapping: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Router and experts of `x` bf16 [M, H] on a GPU, three launches for 64 tokens; returns [M, H].
+
+    A row whose `slot_mapping` is negative pads a captured batch: it reads no expert, and is zero.
+    """
+    parts = []
+    for begin in range(0, len(x), MAX_ROUTED_TOKENS):
+        tokens = x[begin : begin + MAX_ROUTED_TOKENS]
+        slots = None if slot_mapping is None else slot_mapping[begin : begin + MAX_ROUTED_TOKENS]
+        tile = tile_tokens(len(tokens) * top_k, len(router_weight))
+        routing = route(tokens, router_weight, router_bias, top_k, slots, tile)
+        parts.append(expert_products(tokens, routing, experts, alpha, limit))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def expert_products(
+    x: torch.Tensor, routing: Routing, experts: SwizzledExperts, alpha: float, limit: float
+) -> torch.Tensor:
+    """Weighted sum [M, H] of the experts that `routing` gives to `x` bf16 [M, H]."""
+    num_pairs, num_experts = routing.ids.numel(), len(experts.gate_up_blocks)
+    hidden = gate_up(x, routing, *experts[:3], alpha, limit, pick_gate_up(num_pairs, num_experts))
+    return down(hidden, routing, *experts[3:], pick_down(num_pairs, num_experts))
+
+
+def group_pairs(weights: torch.Tensor, ids: torch.Tensor, num_experts: int) -> Routing:
+    """Routing by chosen `weights` and `ids` [M, K], made outside of a step."""
+    return Routing(weights, ids, *group_ref(ids, num_experts, tile_tokens(ids.numel(), num_experts)))
+
+
 def dense_experts(
     x: torch.Tensor,
     weights: torch.Tensor,
@@ -119,3 +179,22 @@ def sink_attention(
     `block_table` [R, max_blocks], `query_start` [R + 1] and `seq_lens` [R] say where the requests are.
     """
     return sink_attention_ref(q, key_cache, value_cache, block_table, query_start, seq_lens, sinks, scale, window)
+
+
+def decode_attention(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    sinks: torch.Tensor,
+    scale: float,
+    window: int | None,
+    out: torch.Tensor,
+    max_seq_len: int,
+) -> None:
+    """Attention of `q` [R, Hq, D], one query a request at the end of its keys, into `out`; otherwise `sink_attention`.
+
+    No request has more than `max_seq_len` keys; `seq_lens` stays on the device, so that a CUDA graph may hold the call.
+    """
+    decode_attention_kernel(q, key_cache, value_cache, block_table, seq_lens, sinks, scale, window, out, max_seq_len)

@@ -5,16 +5,18 @@ Source: arithmetic section of the gpt-oss model card; the sinks follow Xiao et a
 
 import torch
 from torch import nn
-from vllm.config import CacheConfig
+from vllm.config import CacheConfig, get_current_vllm_config
 from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.model_loader.weight_utils import sharded_weight_loader
 from vllm.model_executor.utils import set_weight_attrs
+from vllm.v1.attention.backend import AttentionBackend
 
 from vllm_gptoss import ops
 from vllm_gptoss.model.config import ModelArgs
+from vllm_gptoss.model.kernel_choice import choose_kernels
 
 
 class GptOssAttention(nn.Module):
@@ -60,6 +62,7 @@ class GptOssAttention(nn.Module):
             quant_config=quant_config,
             per_layer_sliding_window=window,
             sinks=self.sinks,
+            attn_backend=_backend(),
             prefix=f"{prefix}.attn",
         )
 
@@ -72,3 +75,13 @@ class GptOssAttention(nn.Module):
         k = ops.rope(k, cos, sin).flatten(1)
         out, _ = self.o_proj(self.attn(q, k, v.flatten(1)))
         return out
+
+
+def _backend() -> type[AttentionBackend] | None:
+    """This package's, or None for what vLLM selects."""
+    if not choose_kernels(get_current_vllm_config()).attention:
+        return None
+    # Imported here: it needs FlashAttention's library.
+    from vllm_gptoss.model.attention_backend import DecodeAttentionBackend
+
+    return DecodeAttentionBackend

@@ -31,6 +31,7 @@ from vllm.sequence import IntermediateTensors
 from vllm_gptoss.model import loader
 from vllm_gptoss.model.attention import GptOssAttention
 from vllm_gptoss.model.config import ModelArgs
+from vllm_gptoss.model.kernel_choice import choose_kernels, log_choice
 from vllm_gptoss.model.moe import GptOssMoE
 from vllm_gptoss.model.norm import RMSNorm
 from vllm_gptoss.model.rotary import RotaryAngles
@@ -119,6 +120,7 @@ class GptOssForCausalLM(nn.Module, SupportsPP, SupportsEagle, SupportsEagle3, Su
         super().__init__()
         self.config = vllm_config.model_config.hf_config
         self.args = ModelArgs.from_hf(self.config.to_dict())
+        log_choice(choose_kernels(vllm_config))
         self.model = GptOssModel(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
         self.lm_head = ParallelLMHead(
             self.args.vocab_size, self.args.hidden_size, prefix=maybe_prefix(prefix, "lm_head")

@@ -100,13 +100,20 @@ class GptOssMoE(nn.Module):
             routed_experts_cls=GptOssRoutedExperts,
             prefix=f"{prefix}.experts",
         )
+        method = self.experts.routed_experts.quant_method
+        # This package's kernels on a GPU hold the router's product too.
+        self.experts_route = hasattr(method, "router")
+        if self.experts_route:
+            method.router = self.router
+            method.attention_name = f"{prefix.removesuffix('mlp')}self_attn.attn"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [M, H]; returns [M, H], summed over the ranks."""
         num_tokens, hidden_size = x.shape
         if self.is_sequence_parallel:
             x = sequence_parallel_chunk(x)
-        out = self.experts(hidden_states=x, router_logits=self.router(x))[:, :hidden_size]
+        router_logits = x if self.experts_route else self.router(x)
+        out = self.experts(hidden_states=x, router_logits=router_logits)[:, :hidden_size]
         if self.is_sequence_parallel:
             out = tensor_model_parallel_all_gather(out.contiguous(), 0)[:num_tokens]
         return out

@@ -1,7 +1,7 @@
 """How experts are held and computed: MXFP4 as in the checkpoint, or dense for bf16 checkpoints.
 
 Where there is no accelerator the bytes of the checkpoint stay as they are in memory and `ops` decodes
-the experts that a step uses. On CUDA vLLM's own method repacks and computes them.
+the experts that a step uses. For a GPU: gpu_experts.py.
 
 Layout, E local experts: w13 [E, 2I, H], gate and up rows alternating; w2 [E, H, I]; two MXFP4 values a
 byte along the last dimension, one scale byte for 32 values; biases w13 [E, 2I], w2 [E, H].
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from vllm.config import get_current_vllm_config
 from vllm.model_executor.layers.fused_moe import FusedMoEMethodBase
 from vllm.model_executor.layers.fused_moe.config import FusedMoEQuantConfig
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
@@ -21,10 +22,15 @@ from vllm.platforms import current_platform
 
 from vllm_gptoss import ops
 from vllm_gptoss.model.config import MXFP4_BLOCK
+from vllm_gptoss.model.kernel_choice import ExpertsState, choose_kernels
 
 
 class GptOssMxfp4Config(QuantizationConfig):
     """Takes `quant_method: mxfp4` of gpt-oss checkpoints; all but the experts is in bf16 there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts_state = ExpertsState()
 
     @classmethod
     def get_name(cls) -> str:
@@ -60,8 +66,23 @@ class GptOssMxfp4Config(QuantizationConfig):
         if isinstance(layer, LinearBase):
             return UnquantizedLinearMethod()
         if isinstance(layer, RoutedExperts):
-            return Mxfp4Experts(layer.moe_config) if _on_cpu() else _vllm_method(layer)
+            return Mxfp4Experts(layer.moe_config) if _on_cpu() else self._gpu_method(layer)
         return None
+
+    def _gpu_method(self, layer: RoutedExperts) -> FusedMoEMethodBase:
+        # Imported here: vLLM's module probes for its CUDA libraries.
+        from vllm.model_executor.layers.quantization.mxfp4 import GptOssMxfp4MoEMethod
+
+        from vllm_gptoss.model.gpu_experts import GpuExperts
+
+        if (layer.swiglu_alpha, layer.swiglu_limit) != (1.702, 7.0):
+            raise ValueError(
+                f"swiglu_alpha {layer.swiglu_alpha} and swiglu_limit {layer.swiglu_limit} are not supported on "
+                "this device: vLLM's expert kernels hold 1.702 and 7.0"
+            )
+        if not choose_kernels(get_current_vllm_config()).experts:
+            return GptOssMxfp4MoEMethod(layer.moe_config)
+        return GpuExperts(layer.moe_config, self.experts_state)
 
 
 class Mxfp4Experts(FusedMoEMethodBase):
@@ -181,15 +202,3 @@ def _route(layer: RoutedExperts, router_logits: torch.Tensor) -> tuple[torch.Ten
     """Routing weights and local expert ids [M, K]; an id of -1 lives on another rank."""
     weights, ids = ops.router(router_logits, layer.top_k)
     return weights, ids if layer.expert_map is None else layer.expert_map[ids]
-
-
-def _vllm_method(layer: RoutedExperts) -> FusedMoEMethodBase:
-    # Imported here: vLLM's module probes for its CUDA libraries.
-    from vllm.model_executor.layers.quantization.mxfp4 import GptOssMxfp4MoEMethod
-
-    if (layer.swiglu_alpha, layer.swiglu_limit) != (1.702, 7.0):
-        raise ValueError(
-            f"swiglu_alpha {layer.swiglu_alpha} and swiglu_limit {layer.swiglu_limit} are not supported on "
-            "this device: vLLM's expert kernels hold 1.702 and 7.0"
-        )
-    return GptOssMxfp4MoEMethod(layer.moe_config)
