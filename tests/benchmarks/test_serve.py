@@ -1,0 +1,61 @@
+"""The whole of `benchmarks serve` and its workers on a model that a CPU can run, this package alone."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import random_model
+from benchmarks.__main__ import NAMES
+from benchmarks.bench_serve import BATCHES
+from benchmarks.plan import Job
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_command_imports_neither_torch_nor_vllm():
+    code = "import sys, benchmarks.__main__ as m, importlib\n"
+    code += "[importlib.import_module(f'benchmarks.bench_{n}') for n in m.NAMES]\n"
+    code += "sys.exit(bool({'torch', 'vllm', 'matplotlib'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert {"serve", "http", "trace"} <= set(NAMES)
+
+
+def test_memory_of_the_engines():
+    class Options:
+        batches, prefills, context, steps, graphs = BATCHES, (1024, 8192, 32768), 1024, 64, [1]
+
+    h200 = 143_771 << 20
+    jobs = {shape: Job(random_model.sizes_of(shape), Options) for shape in ("20b", "120b")}
+    assert jobs["20b"].fits(3, h200)
+    assert jobs["120b"].fits(1, h200)
+    assert not jobs["120b"].fits(2, h200)
+
+
+def test_serve_end_to_end(tmp_path, shell):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "serve",
+        "--model",
+        "tiny",
+        "--variants",
+        "plugin",
+        "--out",
+        tmp_path,
+    ]
+    command += ["--batches", "1", "3", "--context", "64", "--prefills", "96", "--rounds", "2", "--steps", "6"]
+    # A fork spares the engine's process vLLM's imports; it is safe as long as torch has no threads of its own.
+    environment = {**shell, "VLLM_WORKER_MULTIPROC_METHOD": "fork", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "decode 3 x 64" in done.stdout
+    with (tmp_path / "cpu_serve_tiny_64.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["kind"], row["batch"], row["rounds"]) for row in rows] == [
+        ("decode", "1", "2"),
+        ("decode", "3", "2"),
+        ("prefill", "1", "2"),
+    ]
+    assert all(float(row["ms"]) > 0 for row in rows)
