@@ -130,6 +130,11 @@ def gpu_memory_bytes() -> int | None:
     return int(mebibytes) << 20 if mebibytes else None
 
 
+def gpu_memory_used_bytes() -> int:
+    """What all processes hold of the GPU; 0 without one."""
+    return int(_nvidia_smi("memory.used") or 0) << 20
+
+
 def slug(name: str) -> str:
     """A name as part of a file's name: `NVIDIA H200` becomes `nvidia-h200`."""
     return "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())

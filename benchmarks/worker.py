@@ -48,6 +48,7 @@ class Engine:
             "model_class": str(config.model_config.architecture),
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            "kv_cache_tokens": config.cache_config.kv_cache_size_tokens,
         }
 
     def parity(self, prompts: int, length: int, tokens: int) -> list[dict[str, Any]]:

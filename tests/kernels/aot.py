@@ -48,22 +48,21 @@ def route(num_tokens: int, num_experts: int, is_mapped: bool = False) -> object:
     )
 
 
-def experts(product: str, num_tokens: int, num_experts: int, size: int = 2880) -> object:
-    """`gate_up` or `down` with as many rows of weights, padded, as columns of `size` ask for."""
+def experts(product: str, num_tokens: int, num_experts: int) -> object:
     from vllm_gptoss.kernels import down, gate_up, router, tuning
 
     ints = functools.partial(meta, dtype=torch.int32)
-    pairs, tile = 4 * num_tokens, tuning.tile_tokens(4 * num_tokens, num_experts)
-    tiles = router.max_tiles(num_tokens, 4, num_experts, tile)
+    pairs, rows = 4 * num_tokens, {"gate_up": 5760, "down": 2880}[product]
+    tiles = router.max_tiles(num_tokens, 4, num_experts, tuning.tile_tokens(pairs, num_experts))
     weights = meta(num_tokens, 4, dtype=torch.float32)
     routing = router.Routing(weights, ints(num_tokens, 4), ints(pairs), ints(tiles), ints(tiles), ints(tiles))
-    rows = 2 * size if product == "gate_up" else size
-    scales = meta(num_experts, -(-rows // 256) * 8, -(-size // 128) * 128, dtype=torch.uint8)
-    held = ints(num_experts, rows // 4, size // 2), scales, meta(num_experts, rows, dtype=torch.float32)
+    # The bytes of scales are padded to 256 rows and 128 columns, and biases are fp32, as the model keeps them.
+    scales = meta(num_experts, -(-rows // 256) * 8, 2944, dtype=torch.uint8)
+    held = ints(num_experts, rows // 4, 1440), scales, meta(num_experts, rows, dtype=torch.float32)
     if product == "gate_up":
         config = tuning.pick_gate_up(pairs, num_experts)
-        return gate_up.gate_up(meta(num_tokens, size), routing, *held, 1.702, 7.0, config)
-    return down.down(meta(pairs, size), routing, *held, tuning.pick_down(pairs, num_experts))
+        return gate_up.gate_up(meta(num_tokens, 2880), routing, *held, alpha=1.702, limit=7.0, config=config)
+    return down.down(meta(pairs, 2880), routing, *held, tuning.pick_down(pairs, num_experts))
 
 
 def decode_attention(requests: int, window: int | None) -> None:

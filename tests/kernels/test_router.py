@@ -8,7 +8,8 @@ import torch
 from vllm_gptoss.kernels.router import Routing, group_ref, max_tiles, route, router_ref
 
 # One rounding to the dtype of the logits, plus an fp32 softmax over at most eight values.
-RTOL = {torch.float32: 5e-6, torch.bfloat16: 2**-8 + 5e-6}
+# Weights as small as exp(-100): a GPU's exponential is off by 2^-24 for each unit of its argument.
+RTOL = {torch.float32: 1e-5, torch.bfloat16: 2**-8 + 1e-5}
 
 SHAPES = {
     "decode": (1, 8, 2),

@@ -90,6 +90,7 @@ def test_weights_are_not_kept_twice(method, layer):
     method.process_weights_after_loading(layer)
     assert method.experts.gate_up_blocks.data_ptr() == blocks
     assert not list(layer.parameters())
+    assert method.get_fused_moe_quant_config(layer) is None
 
 
 @pytest.fixture

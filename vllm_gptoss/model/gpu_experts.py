@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.logger import init_logger
-from vllm.model_executor.layers.fused_moe import FusedMoEConfig
+from vllm.model_executor.layers.fused_moe import FusedMoEConfig, FusedMoEQuantConfig
 from vllm.model_executor.layers.fused_moe.oracle.mxfp4 import Mxfp4MoeBackend, make_mxfp4_moe_kernel
 from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 from vllm.model_executor.layers.quantization.mxfp4 import GptOssMxfp4MoEMethod
@@ -47,6 +47,9 @@ class GpuExperts(GptOssMxfp4MoEMethod):
     @property
     def is_monolithic(self) -> bool:
         return True
+
+    def get_fused_moe_quant_config(self, layer: RoutedExperts) -> FusedMoEQuantConfig | None:
+        return super().get_fused_moe_quant_config(layer) if self.vllm_computes else None
 
     def process_weights_after_loading(self, layer: RoutedExperts) -> None:
         """Put the weights in the order of both kernels; check ours on the first layer of a model."""
