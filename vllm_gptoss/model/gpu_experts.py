@@ -4,6 +4,7 @@ Imported only where experts live on a GPU: vLLM's module probes for its CUDA lib
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.logger import init_logger
@@ -108,7 +109,9 @@ class GpuExperts(GptOssMxfp4MoEMethod):
                 layer.swiglu_limit,
                 self._slot_mapping(),
             )
-        return super().apply_monolithic(layer, x, self.router(x), input_ids)
+        # Not through the layer: many tokens outside of a graph wait for Python.
+        logits = F.linear(x, self.router.weight, self.router.bias)
+        return super().apply_monolithic(layer, x, logits, input_ids)
 
     def _slot_mapping(self) -> torch.Tensor | None:
         """Where vLLM writes the keys of each row, negative for rows that pad a captured batch."""
