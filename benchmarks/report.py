@@ -6,6 +6,7 @@ Each line of the file says on which GPU, at which commit, with which versions an
 import argparse
 import csv
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -110,13 +111,20 @@ def _short(value: Any) -> Any:
 
 def provenance(gpu: str, commit: str | None = None) -> dict[str, str]:
     """Where numbers come from, as columns."""
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     return {
         "GPU": gpu,
         "commit": commit or _git_commit(),
         **{package: _version(package) for package in PACKAGES},
-        "command": command,
+        "command": _command(sys.argv[1:]),
     }
+
+
+def _command(arguments: list[str]) -> str:
+    """What repeats a measurement; where its results were put and what the commit was called are not part of it."""
+    kept = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_options(kept)
+    _, others = kept.parse_known_args(arguments)
+    return shlex.join(["python", "-m", "benchmarks", *others])
 
 
 def gpu_name() -> str:

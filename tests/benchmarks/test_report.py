@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from benchmarks import figure, plan
-from benchmarks.report import Report
+from benchmarks.report import Report, provenance
 from benchmarks.timing import Timing
 
 SAMPLES = {"stock": (3.0, 3.1, 2.9), "marlin": (4.0, 4.1, 4.2), "plugin": (1.5, 1.5, 1.6)}
@@ -42,6 +42,11 @@ def test_an_interrupted_run_keeps_its_rows(tmp_path):
     assert read(report.path)[0]["commit"] == "abc"
     with pytest.raises(ValueError, match="columns"):
         report.add({"shape": "decode"})
+
+
+def test_the_command_is_the_one_to_repeat(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gate_up", "--out", str(tmp_path), "--rounds", "3", "--commit=abc"])
+    assert provenance("cpu")["command"] == "python -m benchmarks gate_up --rounds 3"
 
 
 def test_a_row_of_an_operation(tmp_path, capsys, monkeypatch):

@@ -154,14 +154,13 @@ class SelfCheck:
 
 def _take_weights(layer: RoutedExperts) -> ops.SwizzledExperts:
     """The layer's parameters, swizzled in place where the bytes allow, biases in fp32; the layer lets go of them."""
-    experts = ops.SwizzledExperts(
-        _swizzle(layer.w13_weight.data),
-        ops.swizzle_scales(layer.w13_weight_scale.data),
-        layer.w13_bias.data.float(),
-        _swizzle(layer.w2_weight.data),
-        ops.swizzle_scales(layer.w2_weight_scale.data),
-        layer.w2_bias.data.float(),
-    )
+    # New tensors that stay come first, into memory that no temporary holds: the allocator keeps a segment as long as
+    # anything lies in it.
+    torch.cuda.empty_cache()
+    w13_scales, w2_scales = (ops.swizzle_scales(w.data) for w in (layer.w13_weight_scale, layer.w2_weight_scale))
+    w13_bias, w2_bias = layer.w13_bias.data.float(), layer.w2_bias.data.float()
+    w13, w2 = _swizzle(layer.w13_weight.data), _swizzle(layer.w2_weight.data)
+    experts = ops.SwizzledExperts(w13, w13_scales, w13_bias, w2, w2_scales, w2_bias)
     for name in ("w13_weight", "w13_weight_scale", "w13_bias", "w2_weight", "w2_weight_scale", "w2_bias"):
         delattr(layer, name)
     return experts
