@@ -100,7 +100,7 @@ def _job(options: argparse.Namespace) -> Job:
     shapes = argparse.Namespace(
         batches=options.concurrency,
         context=options.input + options.output,
-        prefills=[],
+        prefills=[options.input],
         graphs=options.graphs,
         steps=options.output,
     )

@@ -23,8 +23,8 @@ from benchmarks.timing import Timing
 BATCHES = (1, 2, 3, 4, 5, 8, 9, 16, 17, 32, 64, 128, 256, 512)
 """3, 5, 9 and 17 lie between the sizes of the CUDA graphs."""
 PREFILLS = (1024, 8192, 32768)
-GRAPHS = (1, 2, 4, 8, 16, 24, 32, 64, 128, 256, 512)
-"""Of vLLM's default sizes (1, 2, 4, then each multiple of 8, later of 16) those that the batches are padded to."""
+GRAPHS = (1, 2, 4, 8, 16, 24, 32, 64, 128, 256, 512, 1024)
+"""Of vLLM's default sizes (1, 2, 4, then multiples of 8, later of 16) those that a batch or a prompt is padded to."""
 WARM_STEPS = 8
 
 

@@ -62,6 +62,8 @@ class Job:
         late = options.steps + LATE_STEPS + self.batch // 2
         self.longest = max([options.context + late, *(tokens + 16 for tokens in options.prefills)])
         self._context = options.context
+        in_graphs = [tokens for tokens in options.prefills if tokens <= max(self.graphs)]
+        self._largest_graph = max([self.batch, *in_graphs])
 
     def kv_bytes(self) -> int:
         """The KV cache: all prompts of the largest batch, or the longest prompt in its full layers."""
@@ -88,7 +90,7 @@ class Job:
             "gpu_memory_utilization": 0.02,
         }
         if not on_cpu:
-            sizes = [size for size in self.graphs if size <= self.batch]
+            sizes = [size for size in self.graphs if size <= self._largest_graph]
             options["compilation_config"] = {"cudagraph_capture_sizes": sizes or [1]}
         return options
 

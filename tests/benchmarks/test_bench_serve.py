@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import random_model
 from benchmarks.__main__ import NAMES
-from benchmarks.bench_serve import BATCHES
+from benchmarks.bench_serve import BATCHES, GRAPHS
 from benchmarks.plan import Job
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,17 @@ def test_memory_of_the_engines():
     assert jobs["20b"].fits(3, h200)
     assert jobs["120b"].fits(1, h200)
     assert not jobs["120b"].fits(2, h200)
+
+
+def test_prompts_are_replayed_from_graphs_where_vllm_does():
+    class Options:
+        batches, prefills, context, steps, graphs = (1, 4), (1024, 8192), 1024, 64, GRAPHS
+
+    options = Job(random_model.sizes_of("20b"), Options).engine_options("", on_cpu=False)
+    assert options["compilation_config"] == {"cudagraph_capture_sizes": list(GRAPHS)}
+    Options.prefills = (8192,)
+    options = Job(random_model.sizes_of("20b"), Options).engine_options("", on_cpu=False)
+    assert options["compilation_config"] == {"cudagraph_capture_sizes": [1, 2, 4, 8, 16]}
 
 
 def test_serve_end_to_end(tmp_path, shell):
