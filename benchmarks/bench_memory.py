@@ -14,9 +14,11 @@ from benchmarks.engines import OURS, EngineError, started
 
 DEFAULTS = {"20b": (16.0, 8192), "120b": (80.0, 32768)}
 """Gigabytes of 10^9 bytes in all, and tokens of context."""
-STEP_TOKENS = 1024
+STEP_TOKENS = 512
 """Most tokens of a step: the activations of vLLM's default on a large GPU take a gigabyte more."""
 BATCH = 4
+GRAPHS = (1, 2, 4)
+"""Decode steps; graphs up to vLLM's default of 1024 tokens take half a gigabyte."""
 CONTEXT_BYTES = 600_000_000
 """What CUDA and its libraries hold beside what vLLM counts, on an H200 with CUDA 13."""
 
@@ -58,6 +60,7 @@ def _measure(model: str, gigabytes: float, context: int, out: Path) -> dict[str,
             "max_model_len": context,
             "max_num_seqs": BATCH,
             "max_num_batched_tokens": STEP_TOKENS,
+            "compilation_config": {"cudagraph_capture_sizes": list(GRAPHS)},
             "gpu_memory_utilization": (gigabytes * 1e9 - CONTEXT_BYTES) / total,
         }
         with started([OURS], engine_options, out / "logs" / f"memory_{model}") as engines:

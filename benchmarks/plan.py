@@ -14,8 +14,6 @@ from vllm_gptoss.tiny.hf_config import Sizes
 
 BESIDE_BYTES = 7_000_000_000
 """What an engine takes beside weights and KV cache: CUDA context, graphs, activations of the largest step."""
-STEP_TOKENS = 16_384
-"""Most tokens of a step that vLLM sets for itself (LLM class, large GPU): what a sliding layer keeps of a prompt."""
 KV_SLACK = 1.03
 BLOCKS_BYTES = 256 << 20
 """For blocks that are not full."""
@@ -66,13 +64,9 @@ class Job:
         self._largest_graph = max([self.batch, *in_graphs])
 
     def kv_bytes(self) -> int:
-        """The KV cache: all prompts of the largest batch, or the longest prompt in its full layers."""
-        held = self.batch * self._context * self.args.num_layers
-        full = sum(window is None for window in self.args.windows)
-        sliding = self.args.num_layers - full
-        # vLLM gives both kinds of layers blocks of the same pool.
-        one = self.longest * full + min(self.longest, STEP_TOKENS) * sliding
-        return int(max(held, one) * floor.kv_bytes_a_token(self.args) * KV_SLACK) + BLOCKS_BYTES
+        """The KV cache: all prompts of the largest batch, or the longest prompt; sliding layers can ask for as much."""
+        tokens = max(self.batch * self._context, self.longest)
+        return int(tokens * self.args.num_layers * floor.kv_bytes_a_token(self.args) * KV_SLACK) + BLOCKS_BYTES
 
     def fits(self, engines: int, gpu_bytes: int | None) -> bool:
         """Whether so many engines stand in the memory of the GPU at once; None is a machine without one."""
