@@ -13,7 +13,7 @@ from vllm_gptoss.kernels.tuning import ExpertConfig, pick_down
 if TYPE_CHECKING:
     import torch
 
-    from vllm_gptoss.kernels.router import Routing
+    from vllm_gptoss.kernels.grouping import Routing
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

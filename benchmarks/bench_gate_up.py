@@ -10,7 +10,7 @@ from vllm_gptoss.kernels.tuning import ExpertConfig, pick_gate_up
 if TYPE_CHECKING:
     import torch
 
-    from vllm_gptoss.kernels.router import Routing
+    from vllm_gptoss.kernels.grouping import Routing
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 SHAPES = ("20b", "120b")
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TILE = 8
 ROTATED_BYTES = 128 << 20
 """Twice an L2 cache of 50 to 60 MB, the largest on Hopper."""
@@ -87,7 +87,8 @@ def _check(inputs: Inputs, top_k: int) -> None:
     """
     import torch
 
-    from vllm_gptoss.kernels.router import group_ref, route
+    from vllm_gptoss.kernels.grouping import group_ref
+    from vllm_gptoss.kernels.router import route
 
     x, weight, bias = inputs
     found = route(x, weight, bias, top_k, None, TILE)

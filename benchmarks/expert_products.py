@@ -18,10 +18,10 @@ from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
 if TYPE_CHECKING:
     import torch
 
-    from vllm_gptoss.kernels.router import Routing
+    from vllm_gptoss.kernels.grouping import Routing
 
 SHAPES = ("20b", "120b")
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LAYERS = 8
 """One token reads 18 MB in the smaller product: eight calls read twice an L2 cache of 50 to 60 MB, Hopper's largest."""
 
@@ -29,8 +29,12 @@ ERROR_LIMIT = 5e-3
 """Relative, in norm. One rounding to bf16 is 1.7e-3; stock rounds what each expert adds to a token, and their sum."""
 CHECKED_TOKENS = 2
 
-SWEPT = {"rows": (64, 128), "tokens": (8, 16, 32), "stages": (3, 4, 5, 6)}
-"""Fields of `ExpertConfig`, with which a product's shares are combined."""
+SWEPT_TILES = ((64, 4), (128, 4), (128, 8), (256, 8))
+"""Rows and warps."""
+SWEPT_TOKENS = (8, 16, 32, 64, 128)
+SWEPT_STAGES = (3, 4, 6)
+SHARED_BYTES = 113 << 10
+"""Of the larger configurations two programs are to fit an SM of Hopper."""
 BEST = 5
 
 
@@ -145,12 +149,13 @@ def _inputs(args: ModelArgs, weights: Weights, batch: int, half: int) -> Inputs:
 
 def _ours(product: Product, inputs: Sequence[Inputs], config: ExpertConfig) -> list[Callable[[], "torch.Tensor"]]:
     """Closures with the launch parameters `config`; pairs are cut into its tiles outside of them."""
-    from vllm_gptoss.kernels.router import Routing, group_ref
+    from vllm_gptoss.kernels.grouping import Routing, group_ref
 
     calls = []
     for values in inputs:
-        groups = group_ref(values.ids, values.args.num_experts, config.tokens)
-        routing = Routing(values.shares, values.ids, *groups)
+        # On the CPU: it asks for the pairs of each expert.
+        groups = group_ref(values.ids.cpu(), values.args.num_experts, config.tokens)
+        routing = Routing(values.shares, values.ids, *(group.cuda() for group in groups))
         calls.append(lambda values=values, routing=routing: product.ours(values, routing, config))
     return calls
 
@@ -194,9 +199,21 @@ def _decoded(weights: Weights, experts: "torch.Tensor", rows: int, columns: int)
     return mxfp4_decode_ref(blocks, scales[:, :rows, : columns // MXFP4_BLOCK], torch.float32)
 
 
+def _configs(values: Inputs, product: Product) -> list[ExpertConfig]:
+    """What a shape is swept over: tiles of about the pairs that an expert in use has, shares while experts are few."""
+    pairs, experts = values.ids.numel(), values.args.num_experts
+    mean = pairs / min(pairs, experts)
+    tokens = [size for size in SWEPT_TOKENS if mean / 2 <= size <= max(8, 4 * mean)]
+    shares = product.shares if pairs <= 2 * experts else product.shares[:1]
+    swept = combinations(SWEPT_TILES, tokens, SWEPT_STAGES, shares, (False, True))
+    configs = [ExpertConfig(rows, n, stages, k, warps, wide) for (rows, warps), n, stages, k, wide in swept]
+    # A step brings half a byte a weight and two bytes a token's value.
+    return [c for c in configs if c.stages * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
+
+
 def _sweep(shape: str, product: Product, inputs: Sequence[Inputs], picked: ExpertConfig, rounds: int) -> None:
     """Print the best launch parameters, and where those that tuning.py picks stand among all."""
-    configs = [ExpertConfig(*values) for values in combinations(*SWEPT.values(), product.shares)]
+    configs = _configs(inputs[0], product)
     calls = {config: _ours(product, inputs, config) for config in dict.fromkeys([picked, *configs])}
     _check(product, inputs[0], {str(config): series[0]() for config, series in calls.items()})
     times = timing.time_graphs(calls, rounds)

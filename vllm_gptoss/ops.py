@@ -7,20 +7,30 @@ from typing import NamedTuple
 
 import torch
 
+from vllm_gptoss.kernels.decode_attention import NewTokens
 from vllm_gptoss.kernels.decode_attention import decode_attention as decode_attention_kernel
+from vllm_gptoss.kernels.dense import dense as dense_kernel
 from vllm_gptoss.kernels.down import down
 from vllm_gptoss.kernels.experts import dense_experts_ref, mxfp4_experts_ref
 from vllm_gptoss.kernels.gate_up import gate_up
+from vllm_gptoss.kernels.grouping import Routing, group_ref
+from vllm_gptoss.kernels.kv_write import rotate_and_write as rotate_and_write_kernel
 from vllm_gptoss.kernels.mxfp4_swizzle import LARGEST_SCALE, swizzle_blocks, swizzle_scales
+from vllm_gptoss.kernels.rmsnorm import rmsnorm as rmsnorm_kernel
 from vllm_gptoss.kernels.rmsnorm import rmsnorm_ref
 from vllm_gptoss.kernels.rope import rope_cos_sin_ref, rope_ref, yarn_inv_freq_ref
-from vllm_gptoss.kernels.router import MAX_TOKENS as MAX_ROUTED_TOKENS
-from vllm_gptoss.kernels.router import Routing, group_ref, route, router_ref
+from vllm_gptoss.kernels.router import route, router_ref
 from vllm_gptoss.kernels.sink_attention import sink_attention_ref
-from vllm_gptoss.kernels.tuning import pick_down, pick_gate_up, tile_tokens
+from vllm_gptoss.kernels.tuning import pick_dense, pick_down, pick_gate_up, tile_tokens
 
-__all__ = ["LARGEST_SCALE", "MAX_ROUTED_TOKENS", "swizzle_blocks", "swizzle_scales"]
+__all__ = ["LARGEST_SCALE", "MAX_DENSE_TOKENS", "MAX_ROUTED_TOKENS", "NewTokens", "swizzle_blocks", "swizzle_scales"]
 """What layers need of the kernels besides the operations below."""
+
+MAX_DENSE_TOKENS = 16
+"""Tokens of one `dense` in the model. The kernel takes more, for which cuBLAS is faster."""
+
+MAX_ROUTED_TOKENS = 128
+"""Tokens of one `routed_experts` in the model. The kernels take more, for which vLLM's are faster."""
 
 
 def rmsnorm(
@@ -28,6 +38,21 @@ def rmsnorm(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Norm of `x` [M, H]; with `residual` [M, H] the norm of `x + residual`, and that sum."""
     return rmsnorm_ref(x, weight, eps, residual)
+
+
+def decode_rmsnorm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """`rmsnorm` of the few tokens of a decode step on a GPU, in one launch."""
+    return rmsnorm_kernel(x, weight, eps, residual)
+
+
+def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """`x @ weight.T + bias`: bf16 [M, N] on a GPU, in one launch.
+
+    `x` [M, K] has MAX_DENSE_TOKENS rows at most; `weight` [N, K].
+    """
+    return dense_kernel(x, weight, bias, pick_dense(len(x), *weight.shape))
 
 
 def yarn_inv_freq(
@@ -116,7 +141,7 @@ def routed_experts(
     limit: float,
     slot_mapping: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Router and experts of `x` bf16 [M, H] on a GPU, three launches for 64 tokens; returns [M, H].
+    """Router and experts of `x` bf16 [M, H] on a GPU, three launches for MAX_ROUTED_TOKENS; returns [M, H].
 
     A row whose `slot_mapping` is negative pads a captured batch: it reads no expert, and is zero.
     """
@@ -192,9 +217,27 @@ def decode_attention(
     window: int | None,
     out: torch.Tensor,
     max_seq_len: int,
+    new: NewTokens,
 ) -> None:
-    """Attention of `q` [R, Hq, D], one query a request at the end of its keys, into `out`; otherwise `sink_attention`.
+    """Attention of `q` [R, Hq, D], one new token a request, into `out`; in one launch with what precedes it.
 
+    `q` and the `new` keys are rotated, and those keys and their values written to the caches; then `sink_attention`.
     No request has more than `max_seq_len` keys; `seq_lens` stays on the device, so that a CUDA graph may hold the call.
     """
-    decode_attention_kernel(q, key_cache, value_cache, block_table, seq_lens, sinks, scale, window, out, max_seq_len)
+    decode_attention_kernel(
+        q, key_cache, value_cache, block_table, seq_lens, sinks, scale, window, out, max_seq_len, new
+    )
+
+
+def rotate_and_write(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    slots: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+) -> torch.Tensor:
+    """Rotated `q` [M, Hq, D]; the rotated `k`, and `v`, [M, Hkv, D] go to `slots` [M] of the paged caches."""
+    return rotate_and_write_kernel(q, k, v, cos, sin, slots, key_cache, value_cache)

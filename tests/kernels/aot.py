@@ -49,13 +49,13 @@ def route(num_tokens: int, num_experts: int, is_mapped: bool = False) -> object:
 
 
 def experts(product: str, num_tokens: int, num_experts: int) -> object:
-    from vllm_gptoss.kernels import down, gate_up, router, tuning
+    from vllm_gptoss.kernels import down, gate_up, grouping, tuning
 
     ints = functools.partial(meta, dtype=torch.int32)
     pairs, rows = 4 * num_tokens, {"gate_up": 5760, "down": 2880}[product]
-    tiles = router.max_tiles(num_tokens, 4, num_experts, tuning.tile_tokens(pairs, num_experts))
+    tiles = grouping.max_tiles(num_tokens, 4, num_experts, tuning.tile_tokens(pairs, num_experts))
     weights = meta(num_tokens, 4, dtype=torch.float32)
-    routing = router.Routing(weights, ints(num_tokens, 4), ints(pairs), ints(tiles), ints(tiles), ints(tiles))
+    routing = grouping.Routing(weights, ints(num_tokens, 4), ints(pairs), ints(tiles), ints(tiles), ints(tiles))
     # The bytes of scales are padded to 256 rows and 128 columns, and biases are fp32, as the model keeps them.
     scales = meta(num_experts, -(-rows // 256) * 8, 2944, dtype=torch.uint8)
     held = ints(num_experts, rows // 4, 1440), scales, meta(num_experts, rows, dtype=torch.float32)
@@ -66,16 +66,44 @@ def experts(product: str, num_tokens: int, num_experts: int) -> object:
 
 
 def decode_attention(requests: int, window: int | None) -> None:
-    """Heads of both models over vLLM's blocks, which have keys and values side by side."""
+    """Heads of both models over vLLM's blocks, which have keys and values side by side; q, k and v are of one row."""
     from vllm_gptoss.kernels import decode_attention
 
     ints = functools.partial(meta, dtype=torch.int32)
-    q = meta(requests, 64, 64)
+    q, new_keys, new_values = meta(requests, 80, 64).split([64, 8, 8], dim=1)
+    angles = meta(requests, 32, dtype=torch.float32)
+    slots = meta(requests, dtype=torch.int64)
+    new = decode_attention.NewTokens(new_keys, new_values, angles, angles, slots)
     keys, values = meta(8192, 16, 8, 128).transpose(1, 2).split(64, dim=-1)
     table = ints(requests, 8192)
+    out = meta(requests, 64, 64)
     decode_attention.decode_attention(
-        q, keys, values, table, ints(requests), meta(64), 0.125, window, torch.empty_like(q), max_seq_len=131_072
+        q, keys, values, table, ints(requests), meta(64), 0.125, window, out, max_seq_len=131_072, new=new
     )
+
+
+def dense(num_tokens: int, rows: int, columns: int) -> object:
+    from vllm_gptoss.kernels import dense, tuning
+
+    config = tuning.pick_dense(num_tokens, rows, columns)
+    return dense.dense(meta(num_tokens, columns), meta(rows, columns), meta(rows), config)
+
+
+def rmsnorm(num_tokens: int, has_residual: bool) -> object:
+    from vllm_gptoss.kernels import rmsnorm
+
+    residual = (meta(num_tokens, 2880),) if has_residual else ()
+    return rmsnorm.rmsnorm(meta(num_tokens, 2880), meta(2880), 1e-5, *residual)
+
+
+def kv_write(num_tokens: int) -> object:
+    from vllm_gptoss.kernels import kv_write
+
+    q, k, v = meta(num_tokens, 80, 64).split([64, 8, 8], dim=1)
+    keys, values = meta(8192, 16, 8, 128).transpose(1, 2).split(64, dim=-1)
+    angles = meta(num_tokens, 32, dtype=torch.float32)
+    slots = meta(num_tokens, dtype=torch.int64)
+    return kv_write.rotate_and_write(q, k, v, angles, angles, slots, keys, values)
 
 
 LAUNCHES = {
@@ -83,16 +111,30 @@ LAUNCHES = {
     "router 20b, 64 tokens": Launch(lambda: route(64, 32)),
     "router 120b, 1 token": Launch(lambda: route(1, 128)),
     "router 120b, 64 tokens, mapped": Launch(lambda: route(64, 128, is_mapped=True)),
+    "router 20b, 512 tokens": Launch(lambda: route(512, 32)),
+    "router 120b, 1024 tokens": Launch(lambda: route(1024, 128)),
     "gate_up 20b, 1 token": Launch(lambda: experts("gate_up", 1, 32)),
     "gate_up 20b, 64 tokens": Launch(lambda: experts("gate_up", 64, 32)),
+    "gate_up 20b, 512 tokens": Launch(lambda: experts("gate_up", 512, 32)),
     "gate_up 120b, 16 tokens": Launch(lambda: experts("gate_up", 16, 128)),
     "down 20b, 1 token": Launch(lambda: experts("down", 1, 32)),
     "down 20b, 64 tokens": Launch(lambda: experts("down", 64, 32)),
+    "down 20b, 512 tokens": Launch(lambda: experts("down", 512, 32)),
     "down 120b, 16 tokens": Launch(lambda: experts("down", 16, 128)),
     # A launch on no GPU counts four processors: one request is split among them, 64 are not.
     "decode_attention, split": Launch(lambda: decode_attention(1, None)),
     "decode_attention, not split": Launch(lambda: decode_attention(64, None)),
     "decode_attention, window": Launch(lambda: decode_attention(1, 128)),
+    "qkv, 1 token": Launch(lambda: dense(1, 5120, 2880)),
+    "qkv, 16 tokens": Launch(lambda: dense(16, 5120, 2880)),
+    "qkv, 64 tokens": Launch(lambda: dense(64, 5120, 2880)),
+    "qkv of two ranks, 32 tokens": Launch(lambda: dense(32, 2560, 2880)),
+    "output projection, 1 token": Launch(lambda: dense(1, 2880, 4096)),
+    "output projection, 64 tokens": Launch(lambda: dense(64, 2880, 4096)),
+    "output projection of eight ranks": Launch(lambda: dense(8, 2880, 512)),
+    "rotated and written": Launch(lambda: kv_write(1000)),
+    "rmsnorm": Launch(lambda: rmsnorm(1, has_residual=False)),
+    "rmsnorm of the sum": Launch(lambda: rmsnorm(1, has_residual=True)),
 }
 """A new kernel is a line here: a call of its launcher, and capabilities if it is not for all."""
 

@@ -7,9 +7,9 @@ import torch
 
 from vllm_gptoss.kernels.down import down, down_ref
 from vllm_gptoss.kernels.gate_up import gate_up, gate_up_ref
+from vllm_gptoss.kernels.grouping import Routing, group_ref
 from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref
 from vllm_gptoss.kernels.mxfp4_swizzle import LARGEST_SCALE, swizzle_blocks, swizzle_scales
-from vllm_gptoss.kernels.router import Routing, group_ref
 from vllm_gptoss.kernels.tuning import ExpertConfig
 
 ALPHA, LIMIT = 1.702, 7.0
@@ -37,6 +37,11 @@ CASES = {
     "columns shared by three": Case(5, 4, 4, 128, 416, ExpertConfig(64, 8, 4, shares=3)),
     "more shares than steps": Case(2, 4, 2, 128, 128, ExpertConfig(64, 8, 4, shares=3)),
     "wide tiles": Case(20, 2, 2, 128, 64, ExpertConfig(128, 32, 3)),
+    "eight warps": Case(20, 2, 2, 320, 160, ExpertConfig(256, 64, 3, warps=8)),
+    "a batch that a second launch sums": Case(
+        70, 3, 2, 128, 64, ExpertConfig(128, 128, 3, shares=2, warps=8), padding=3
+    ),
+    "warpgroup": Case(5, 4, 2, 192, 96, ExpertConfig(64, 8, 3, warpgroup=True)),
     "padded": Case(5, 4, 2, 128, 64, ExpertConfig(64, 16, 3), padding=2),
     "all padding": Case(2, 4, 2, 128, 64, ExpertConfig(64, 8, 3), padding=2),
 }
@@ -45,6 +50,9 @@ ON_A_GPU = {
     "20b decode": Case(1, 32, 4, 2880, 2880, ExpertConfig(64, 8, 4, shares=2)),
     "20b batch of 9": Case(9, 32, 4, 2880, 2880, ExpertConfig(128, 8, 4), padding=3),
     "20b batch of 64": Case(64, 32, 4, 2880, 2880, ExpertConfig(128, 16, 4)),
+    "20b batch of 64, warpgroup": Case(64, 32, 4, 2880, 2880, ExpertConfig(128, 16, 4, warpgroup=True)),
+    "20b batch of 300": Case(300, 32, 4, 2880, 2880, ExpertConfig(128, 64, 3, warps=8, warpgroup=True)),
+    "20b batch of 1000": Case(1000, 32, 4, 2880, 2880, ExpertConfig(256, 64, 3, warps=8, warpgroup=True)),
     "120b batch of 17": Case(17, 128, 4, 2880, 2880, ExpertConfig(128, 8, 4)),
     "two ranks of 20b": Case(16, 32, 4, 2880, 1440, ExpertConfig(128, 8, 4)),
 }

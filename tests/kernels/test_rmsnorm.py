@@ -1,11 +1,11 @@
-"""RMSNorm against fp64 row by row, and against Transformers."""
+"""RMSNorm and its kernel against fp64 row by row, and the specification against Transformers."""
 
 import math
 
 import pytest
 import torch
 
-from vllm_gptoss.kernels.rmsnorm import rmsnorm_ref
+from vllm_gptoss.kernels.rmsnorm import rmsnorm, rmsnorm_ref
 
 # One rounding to the dtype of the output, plus what a few fp32 operations inside lose. A second rounding
 # to bf16 anywhere would go past it.
@@ -100,3 +100,78 @@ def test_as_transformers(shape, dtype):
         oracle.weight.copy_(weight)
         expected = oracle(x)
     torch.testing.assert_close(rmsnorm_ref(x, weight, EPS), expected, rtol=RTOL[dtype], atol=0)
+
+
+def kernel_rtol(dtype: torch.dtype, device: str) -> float:
+    """The interpreter cuts off where a GPU rounds to bf16."""
+    return RTOL[dtype] * (1 if device == "cuda" or dtype == torch.float32 else 2)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Nothing may be returned that no kernel has written."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", RTOL, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES.values(), (64, 2880)], ids=[*SHAPES, "20b batch of 64"])
+def test_kernel(shape, dtype, device):
+    x, weight, _ = inputs(shape, dtype)
+    normed = rmsnorm(x.to(device), weight.to(device), EPS)
+    assert (normed.shape, normed.dtype) == (x.shape, dtype)
+    expected = naive(x, weight, EPS)
+    torch.testing.assert_close(normed.cpu().double(), expected, rtol=kernel_rtol(dtype, device), atol=0)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("dtype", RTOL, ids=str)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_kernel_of_the_sum(shape, dtype, device):
+    x, weight, residual = (tensor.to(device) for tensor in inputs(shape, dtype))
+    before = x.clone(), residual.clone()
+    normed, total = rmsnorm(x, weight, EPS, residual)
+    rtol = kernel_rtol(dtype, device)
+    if device == "cuda":
+        assert torch.equal(total, x + residual)
+    torch.testing.assert_close(total.double(), x.double() + residual.double(), rtol=rtol, atol=0)
+    torch.testing.assert_close(normed.cpu().double(), naive(total.cpu(), weight.cpu(), EPS), rtol=rtol, atol=0)
+    assert torch.equal(x, before[0])
+    assert torch.equal(residual, before[1])
+
+
+def test_kernel_norms_the_sum_as_it_was_rounded(device):
+    # As above; the bias of cutting off lies on the same side as rounding here.
+    x, residual = (torch.tensor([row], dtype=torch.bfloat16, device=device) for row in ([0.99, 256.0], [256.0, 0.0]))
+    normed, total = rmsnorm(x, torch.full((2,), 1.0039, device=device), EPS, residual)
+    assert total.tolist() == [[256.0, 256.0]]
+    assert normed.tolist() == [[1.0, 1.0]]
+
+
+def test_kernel_takes_rows_that_lie_apart(device):
+    x, weight, residual = (tensor.to(device) for tensor in inputs((6, 128), torch.bfloat16))
+    weight = weight[:64].float()
+    apart, other = x[::2, 32:96], residual[1::2, :64]
+    for found, expected in zip(
+        rmsnorm(apart, weight, EPS, other),
+        rmsnorm(apart.contiguous(), weight, EPS, other.contiguous()),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
+    torch.testing.assert_close(
+        rmsnorm(apart, weight, EPS).cpu().double(),
+        naive(apart.cpu(), weight.cpu(), EPS),
+        rtol=kernel_rtol(torch.bfloat16, device),
+        atol=0,
+    )
+
+
+def test_kernel_refuses(device):
+    x, weight, residual = (tensor.to(device) for tensor in inputs((6, 128), torch.bfloat16))
+    with pytest.raises(ValueError, match="apart"):
+        rmsnorm(x[:, ::2], weight[:64], EPS)
+    with pytest.raises(ValueError, match="residual"):
+        rmsnorm(x, weight, EPS, residual[:3])
+    with pytest.raises(ValueError, match="residual"):
+        rmsnorm(x, weight, EPS, residual.float())

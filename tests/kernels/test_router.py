@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from vllm_gptoss.kernels.router import Routing, group_ref, max_tiles, route, router_ref
+from vllm_gptoss.kernels.grouping import Routing, group_ref, max_tiles
+from vllm_gptoss.kernels.router import route, router_ref
 
 # One rounding to the dtype of the logits, plus an fp32 softmax over at most eight values.
 # Weights as small as exp(-100): a GPU's exponential is off by 2^-24 for each unit of its argument.
@@ -105,6 +106,18 @@ KERNEL_SHAPES = {
     "empty": (0, 32, 4, 128, 8),
     "20b": (64, 32, 4, 256, 16),
     "120b": (64, 128, 4, 256, 8),
+    "one past four blocks": (65, 32, 4, 144, 8),
+    "one past four blocks, 120b": (65, 128, 4, 32, 128),
+    "200": (200, 32, 4, 16, 128),
+    "200, 120b": (200, 128, 4, 272, 64),
+    "256, odd": (256, 7, 3, 16, 8),
+    "512": (512, 32, 4, 16, 64),
+    "512, 120b": (512, 128, 4, 16, 8),
+    "1000": (1000, 32, 4, 16, 8),
+    "1000, 120b": (1000, 128, 4, 16, 64),
+    "largest": (1024, 32, 4, 144, 64),
+    "largest, 120b": (1024, 128, 4, 32, 128),
+    "largest, every expert": (1024, 5, 5, 16, 8),
 }
 
 
@@ -155,8 +168,9 @@ def test_kernel(shape, device):
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("shape", [KERNEL_SHAPES["nine"], KERNEL_SHAPES["20b"]], ids=["nine", "20b"])
-def test_padding_rows_have_no_expert(shape, device):
+@pytest.mark.parametrize("name", ["nine", "20b", "200, 120b", "1000"])
+def test_padding_rows_have_no_expert(name, device):
+    shape = KERNEL_SHAPES[name]
     valid = torch.arange(shape[0] + 3, device=device)
     valid[[0, 5, shape[0] - 1]] = -1
     found = routed(shape, device, valid)
@@ -164,16 +178,19 @@ def test_padding_rows_have_no_expert(shape, device):
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_padding_rows_alone(device):
-    found = routed(KERNEL_SHAPES["one past a block"], device, torch.full((17,), -1, device=device))
+@pytest.mark.parametrize("name", ["one past a block", "one past four blocks"])
+def test_padding_rows_alone(name, device):
+    shape = KERNEL_SHAPES[name]
+    found = routed(shape, device, torch.full(shape[:1], -1, device=device))
     assert found.pairs.eq(-1).all()
     assert not found.tile_count.any()
 
 
 @pytest.mark.usefixtures("poisoned")
-@pytest.mark.parametrize("shape", [KERNEL_SHAPES["a block"], KERNEL_SHAPES["120b"]], ids=["a block", "120b"])
-def test_experts_of_one_rank(shape, device):
+@pytest.mark.parametrize("name", ["a block", "120b", "200", "largest, 120b"])
+def test_experts_of_one_rank(name, device):
     """Local ids in another order than the global ones; three of four experts are elsewhere."""
+    shape = KERNEL_SHAPES[name]
     expert_map = torch.full((shape[1],), -1, dtype=torch.int32, device=device)
     held = torch.arange(1, shape[1], 4, device=device)
     expert_map[held] = torch.arange(len(held), dtype=torch.int32, device=device).flip(0)
@@ -206,6 +223,21 @@ def test_every_token_to_one_expert_fills_tiles(device):
     assert found.tile_start[:4].tolist() == [0, 16, 32, 48]
 
 
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("tile", [8, 64, 128])
+@pytest.mark.parametrize(("num_tokens", "num_experts"), [(200, 32), (1000, 128)])
+def test_every_token_to_the_same_experts(num_tokens, num_experts, tile, device):
+    x = torch.ones(num_tokens, 16, dtype=torch.bfloat16, device=device)
+    weight = torch.zeros(num_experts, 16, dtype=torch.bfloat16, device=device)
+    bias = torch.zeros(num_experts, dtype=torch.bfloat16, device=device)
+    bias[[num_experts - 1, 9, 0, 20]] = torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.bfloat16, device=device)
+    found = route(x, weight, bias, 4, None, tile)
+    ids = torch.tensor([[num_experts - 1, 9, 0, 20]], device=device).expand(num_tokens, 4)
+    assert torch.equal(found.ids, ids.int())
+    for values, expected in zip(found[2:], group_ref(ids, num_experts, tile), strict=True):
+        assert torch.equal(values, expected)
+
+
 def test_logits_that_are_not_whole_numbers(device):
     """Up to the rounding of bf16, which neighbouring sums may fall on either side of: twice its step in a weight."""
     generator = torch.Generator().manual_seed(0)
@@ -216,17 +248,18 @@ def test_logits_that_are_not_whole_numbers(device):
     torch.testing.assert_close(found.weights.double(), logits.softmax(dim=-1), rtol=2**-5, atol=0)
 
 
-@pytest.mark.parametrize("shape", [KERNEL_SHAPES["three"], KERNEL_SHAPES["120b"]], ids=["three", "120b"])
-def test_launches_leave_nothing_behind(shape, device):
+@pytest.mark.parametrize("name", ["three", "120b", "200"])
+def test_launches_leave_nothing_behind(name, device):
     """Counters are back at zero: launches of other tokens and shapes between do not change a bit."""
+    shape = KERNEL_SHAPES[name]
     first = routed(shape, device)
-    for other in ("20b", "odd", "one past a block"):
+    for other in ("20b", "odd", "one past a block", "512"):
         routed(KERNEL_SHAPES[other], device, seed=1)
     for values, again in zip(first, routed(shape, device), strict=True):
         assert torch.equal(values, again)
 
 
-@pytest.mark.parametrize("tile", [8, 16, 32, 64])
+@pytest.mark.parametrize("tile", [8, 16, 32, 64, 128])
 @pytest.mark.parametrize("num_tokens", [1, 7, 64])
 def test_the_bound_on_tiles_is_reached_and_never_passed(num_tokens, tile):
     """The worst choice: every expert has one pair, and the others fill whole tiles of one expert and start another."""
@@ -248,7 +281,8 @@ def test_a_token_has_an_expert_once():
 @pytest.mark.parametrize(
     ("shape", "changes", "message"),
     [
-        ((65, 32, 4, 128, 8), {}, "65 tokens"),
+        ((1025, 32, 4, 128, 8), {}, "1025 tokens"),
+        ((1024, 64, 32, 16, 8), {}, "32767 pairs"),
         ((1, 129, 4, 128, 8), {}, "129 experts"),
         ((1, 32, 4, 3088, 8), {}, "H = 3088"),
         ((1, 32, 4, 120, 8), {}, "H = 120"),

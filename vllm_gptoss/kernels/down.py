@@ -2,9 +2,9 @@
 
     y[m] = sum_k weights[m, k] * (down[e] @ h[K m + k] + bias[e])      with e = ids[m, k]; nothing where e is negative
 
-One launch. A program computes 64 or 128 rows of one tile of pairs over its share of the columns, into fp32 partial
-sums in memory; of the programs of the same rows the last to arrive adds the shares and slots of each token in their
-order, so that every run gives the same bits, and rounds once.
+A program computes 64 to 256 rows of one tile of pairs over its share of the columns, into fp32 partial sums in memory;
+of the programs of the same rows the last to arrive adds the shares and slots of each token in their order, so that
+every run gives the same bits, and rounds once. Of many tokens a second launch does.
 
 Source: the gpt-oss model card, arXiv 2508.10925, section 2.2.
 """
@@ -14,46 +14,58 @@ import functools
 import torch
 import triton.language as tl
 
+from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
 from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
 from vllm_gptoss.kernels.gluon import barrier, gl, jit
-from vllm_gptoss.kernels.router import MAX_HIDDEN, Routing
+from vllm_gptoss.kernels.grouping import Routing
+from vllm_gptoss.kernels.router import MAX_HIDDEN
+from vllm_gptoss.kernels.scratch import check_not_capturing
 from vllm_gptoss.kernels.tuning import ExpertConfig
+
+MAX_SUMMED_BY_LAST = 64
+"""Tokens whose sums one program for each row tile makes quickly; for more a second launch makes them."""
+
+_SUMMED = tl.constexpr(16)
+"""Tokens of a program of that launch."""
 
 
 @jit
 def _partial_sums(
-    hidden, pairs, first, count, expert, blocks, scales, bias, partial, row, rows, columns, share,
-    shares: tl.constexpr, tile_rows: tl.constexpr, tile_tokens: tl.constexpr, stages: tl.constexpr,
+    hidden, pairs, first, count, blocks, scales, bias, partial, row, rows, columns, share,
+    config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
-    lane = gl.arange(0, tile_tokens, layout=gl.SliceLayout(1, tokens_layout()))
-    pair = gl.load(pairs + first + lane, mask=lane < count, other=-1)
+    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
+    pair = gl.load(pairs + first + lane, mask=lane < count, other=-1, cache_modifier=".cg")
     steps = (columns + STEP - 1) // STEP
-    begin, end = share * steps // shares, (share + 1) * steps // shares
-    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, tile_rows, tile_tokens, stages)
-    r = row + gl.arange(0, tile_rows, layout=gl.SliceLayout(1, product_layout()))
+    begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
+    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
+    r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     acc += gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)[:, None]
-    out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, 4], [0, 1])
+    out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])
     acc = gl.convert_layout(acc, out)
-    n = gl.arange(0, tile_tokens, layout=gl.SliceLayout(0, out))
+    n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     pair = gl.load(pairs + first + n, mask=n < count, other=0).to(gl.int64)
-    r = row + gl.arange(0, tile_rows, layout=gl.SliceLayout(1, out))
+    r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, out))
     gl.store(partial + pair[None, :] * rows + r[:, None], acc, mask=(r < rows)[:, None] & (n < count)[None, :])
 
 
 @jit
 def _sum_shares(
-    partial, weights, ids, y, row, rows, num_tokens, top_k: tl.constexpr, shares: tl.constexpr, tile_rows: tl.constexpr
+    partial, weights, ids, y, row, rows, begin, end, num_tokens, top_k: tl.constexpr, config: tl.constexpr
 ):  # fmt: skip
-    layout: tl.constexpr = gl.BlockedLayout([1, 4], [2, 16], [4, 1], [1, 0])
-    r = row + gl.arange(0, tile_rows, layout=gl.SliceLayout(0, layout))
-    for begin in range(0, num_tokens, 8):
-        m = begin + gl.arange(0, 8, layout=gl.SliceLayout(1, layout))
-        total = gl.zeros([8, tile_rows], gl.float32, layout=layout)
+    """Store y of the tokens from `begin` to `end`, in the rows of one tile."""
+    shares: tl.constexpr = config.shares
+    block: tl.constexpr = (8, config.rows)
+    layout: tl.constexpr = gl.BlockedLayout([1, 4], [2, 16], [config.warps, 1], [1, 0])
+    r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(0, layout))
+    for first in range(begin, end, 8):
+        m = first + gl.arange(0, 8, layout=gl.SliceLayout(1, layout))
+        total = gl.zeros(block, gl.float32, layout=layout)
         for k in gl.static_range(top_k):
             held = (m < num_tokens) & (gl.load(ids + m * top_k + k, mask=m < num_tokens, other=-1) >= 0)
             weight = gl.load(weights + m * top_k + k, mask=held, other=0)
             inside = held[:, None] & (r < rows)[None, :]
-            value = gl.zeros([8, tile_rows], gl.float32, layout=layout)
+            value = gl.zeros(block, gl.float32, layout=layout)
             for share in gl.static_range(shares):
                 pair = (share * num_tokens + m).to(gl.int64) * top_k + k
                 value += gl.load(partial + pair[:, None] * rows + r[None, :], mask=inside, other=0)
@@ -66,30 +78,49 @@ def _sum_shares(
 def _down_kernel(
     hidden, pairs, tile_expert, tile_start, tile_count, blocks, scales, bias, weights, ids, partial, arrived, y,
     rows, columns, block_stride, scale_stride, num_tokens,
-    top_k: tl.constexpr, shares: tl.constexpr, tile_rows: tl.constexpr, tile_tokens: tl.constexpr, stages: tl.constexpr,
+    top_k: tl.constexpr, config: tl.constexpr, sums: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     tile, share = gl.program_id(1), gl.program_id(2)
-    row = gl.program_id(0) * tile_rows
-    count = gl.load(tile_count + tile)
+    row = gl.program_id(0) * config.rows
+    # The router has ended before gate_up let this launch start; what it wrote is read past L1.
+    count = gl.load(tile_count + tile, cache_modifier=".cg")
     if count > 0:
-        expert = gl.load(tile_expert + tile).to(gl.int64)
+        expert = gl.load(tile_expert + tile, cache_modifier=".cg").to(gl.int64)
+        first = gl.load(tile_start + tile, cache_modifier=".cg")
         _partial_sums(
-            hidden, pairs, gl.load(tile_start + tile), count, expert,
+            hidden, pairs, first, count,
             blocks + expert * block_stride, scales + expert * scale_stride, bias + expert * rows,
             partial + share.to(gl.int64) * num_tokens * top_k * rows,
-            row, rows, columns, share, shares, tile_rows, tile_tokens, stages,
+            row, rows, columns, share, config, dependent,
         )  # fmt: skip
-    barrier()
-    counter = arrived + gl.program_id(0)
-    if gl.atomic_add(counter, 1) == gl.num_programs(1) * shares - 1:
-        # Zero again for the next launch.
-        gl.store(counter, 0)
-        _sum_shares(partial, weights, ids, y, row, rows, num_tokens, top_k, shares, tile_rows)
+    elif dependent:
+        wait_for_predecessor()
+        let_successor_start()
+    if sums:
+        barrier()
+        counter = arrived + gl.program_id(0)
+        if gl.atomic_add(counter, 1) == gl.num_programs(1) * config.shares - 1:
+            # Zero again for the next launch.
+            gl.store(counter, 0)
+            _sum_shares(partial, weights, ids, y, row, rows, 0, num_tokens, num_tokens, top_k, config)
+
+
+@jit
+def _sum_kernel(
+    partial, weights, ids, y, rows, num_tokens, top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr
+):  # fmt: skip
+    if dependent:
+        wait_for_predecessor()
+        let_successor_start()
+    begin = gl.program_id(1) * _SUMMED
+    end = gl.minimum(begin + _SUMMED, num_tokens)
+    _sum_shares(partial, weights, ids, y, gl.program_id(0) * config.rows, rows, begin, end, num_tokens, top_k, config)
 
 
 @functools.cache
 def _arrived(device: torch.device) -> torch.Tensor:
     """Programs that have arrived, of each row tile; 0 between launches. A captured graph holds its address."""
+    check_not_capturing(device, "down")
     return torch.zeros(MAX_HIDDEN // 64, dtype=torch.int32, device=device)
 
 
@@ -103,8 +134,10 @@ def down(
 ) -> torch.Tensor:
     """y bf16 [M, H] of `hidden` bf16 [M * K, I]; zero for a token none of whose experts is here.
 
-    `routing`: router.py; `blocks` i32 [E, H / 4, I / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias` [E, H];
+    `routing`: grouping.py; `blocks` i32 [E, H / 4, I / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias` [E, H];
     contiguous, all of them. I is a multiple of 8.
+
+    What `routing` holds was written by an earlier launch than the one just before this.
 
     The first call on a device must be outside of a graph capture: it makes counters. All launches on a device share
     them, so they must follow one another, on one stream or through events.
@@ -113,13 +146,19 @@ def down(
     partial = torch.empty(config.shares, num_tokens * top_k, rows, dtype=torch.float32, device=hidden.device)
     y = torch.empty(num_tokens, rows, dtype=hidden.dtype, device=hidden.device)
     words = scales.view(torch.int32)
+    dependent, sums = launches_dependently(hidden.device), num_tokens <= MAX_SUMMED_BY_LAST
     grid = (-(-rows // config.rows), len(routing.tile_expert), config.shares)
     _down_kernel[grid](
         hidden, routing.pairs, routing.tile_expert, routing.tile_start, routing.tile_count, blocks, words, bias,
         routing.weights, routing.ids, partial, _arrived(hidden.device), y,
         rows, hidden.shape[1], blocks.stride(0), words.stride(0), num_tokens,
-        top_k, config.shares, config.rows, config.tokens, config.stages, num_warps=4,
+        top_k, config, sums, dependent, num_warps=config.warps, launch_pdl=dependent,
     )  # fmt: skip
+    if not sums:
+        _sum_kernel[grid[0], -(-num_tokens // _SUMMED.value)](
+            partial, routing.weights, routing.ids, y, rows, num_tokens,
+            top_k, config, dependent, num_warps=config.warps, launch_pdl=dependent,
+        )  # fmt: skip
     return y
 
 

@@ -2,8 +2,8 @@
 
     h[p] = swiglu(gate_up[e] @ x[p // K] + bias[e])      for each pair p = K m + k of token m and its expert e = ids[p]
 
-One launch: a program computes 32 or 64 values of h (64 or 128 rows, gate and up alternating) for one tile of pairs
-that share an expert (see router.py), and reads those rows of the weights once. fp32 from the product to the store.
+One launch: a program computes 32 to 128 values of h (twice as many rows, gate and up alternating) for one tile of pairs
+that share an expert (see grouping.py), and reads those rows of the weights once. fp32 from the product to the store.
 
 Source: the gpt-oss model card, arXiv 2508.10925, section 2.2.
 """
@@ -12,71 +12,60 @@ import torch
 import torch.nn.functional as F
 import triton.language as tl
 
+from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
 from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
-from vllm_gptoss.kernels.gluon import gl, jit
-from vllm_gptoss.kernels.router import Routing
+from vllm_gptoss.kernels.gluon import constexpr_function, gl, jit
+from vllm_gptoss.kernels.grouping import Routing
 from vllm_gptoss.kernels.swiglu import swiglu_ref
 from vllm_gptoss.kernels.tuning import ExpertConfig
 
 
 @jit
+def _swiglu(acc, alpha, limit, config: tl.constexpr):
+    """h [rows / 2, tokens] of gate and up rows in turn, in the layout `_stored_layout`."""
+    # Both rows of a value in one lane, and the values of a pair side by side in a warp.
+    acc = gl.convert_layout(acc, gl.BlockedLayout([config.rows // 32, 1], [32, 1], [1, config.warps], [0, 1]))
+    gate, up = gl.split(acc.reshape(config.rows // 2, 2, config.tokens).permute(0, 2, 1))
+    gate = gl.minimum(gate, limit)
+    up = gl.minimum(gl.maximum(up, -limit), limit)
+    return gl.convert_layout((up + 1) * gate / (1 + gl.exp(-alpha * gate)), _stored_layout(config))
+
+
+@constexpr_function
+def _stored_layout(config):
+    return gl.BlockedLayout([config.rows // 64, 1], [32, 1], [1, config.warps], [0, 1])
+
+
+@jit
 def _gate_up_kernel(
-    x,
-    pairs,
-    tile_expert,
-    tile_start,
-    tile_count,
-    blocks,
-    scales,
-    bias,
-    hidden,
-    rows,
-    columns,
-    block_stride,
-    scale_stride,
-    alpha,
-    limit,
-    top_k: tl.constexpr,
-    tile_rows: tl.constexpr,
-    tile_tokens: tl.constexpr,
-    stages: tl.constexpr,
-):
+    x, pairs, tile_expert, tile_start, tile_count, blocks, scales, bias, hidden,
+    rows, columns, block_stride, scale_stride, alpha, limit,
+    top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr,
+):  # fmt: skip
+    if dependent:
+        wait_for_predecessor()
+        let_successor_start()
     tile = gl.program_id(1)
     count = gl.load(tile_count + tile)
     if count == 0:
         return
     expert = gl.load(tile_expert + tile).to(gl.int64)
     first = gl.load(tile_start + tile)
-    row = gl.program_id(0) * tile_rows
-    lane = gl.arange(0, tile_tokens, layout=gl.SliceLayout(1, tokens_layout()))
+    row = gl.program_id(0) * config.rows
+    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
     pair = gl.load(pairs + first + lane, mask=lane < count, other=-1)
-    acc = expert_product(
-        x,
-        gl.where(lane < count, pair // top_k, -1),
-        blocks + expert * block_stride,
-        scales + expert * scale_stride,
-        row,
-        rows,
-        columns,
-        0,
-        (columns + STEP - 1) // STEP,
-        tile_rows,
-        tile_tokens,
-        stages,
-    )
-    r = row + gl.arange(0, tile_rows, layout=gl.SliceLayout(1, product_layout()))
+    source = gl.where(lane < count, pair // top_k, -1)
+    blocks += expert * block_stride
+    scales += expert * scale_stride
+    steps = (columns + STEP - 1) // STEP
+    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, False)
+    r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     acc += gl.load(bias + expert * rows + r, mask=r < rows, other=0).to(gl.float32)[:, None]
-    # Both rows of a value in one lane, and the values of a pair side by side in a warp.
-    acc = gl.convert_layout(acc, gl.BlockedLayout([tile_rows // 32, 1], [32, 1], [1, 4], [0, 1]))
-    gate, up = gl.split(acc.reshape(tile_rows // 2, 2, tile_tokens).permute(0, 2, 1))
-    gate = gl.minimum(gate, limit)
-    up = gl.minimum(gl.maximum(up, -limit), limit)
-    h = (up + 1) * gate / (1 + gl.exp(-alpha * gate))
-    out: tl.constexpr = gl.BlockedLayout([tile_rows // 64, 1], [32, 1], [1, 4], [0, 1])
-    h = gl.convert_layout(h.to(gl.bfloat16), out)
-    n = gl.arange(0, tile_tokens, layout=gl.SliceLayout(0, out))
+    h = _swiglu(acc, alpha, limit, config).to(gl.bfloat16)
+    out: tl.constexpr = _stored_layout(config)
+    n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     pair = gl.load(pairs + first + n, mask=n < count, other=0).to(gl.int64)
-    value = row // 2 + gl.arange(0, tile_rows // 2, layout=gl.SliceLayout(1, out))
+    value = row // 2 + gl.arange(0, config.rows // 2, layout=gl.SliceLayout(1, out))
     inside = (value < rows // 2)[:, None] & (n < count)[None, :]
     gl.store(hidden + pair[None, :] * (rows // 2) + value[:, None], h, mask=inside)
 
@@ -93,35 +82,19 @@ def gate_up(
 ) -> torch.Tensor:
     """h bf16 [M * K, I] of `x` bf16 [M, H]; the rows of pairs in no tile are not written.
 
-    `routing`: router.py; `blocks` i32 [E, 2I / 4, H / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias`
+    `routing`: grouping.py; `blocks` i32 [E, 2I / 4, H / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias`
     [E, 2I]; contiguous, all of them. H is a multiple of 8.
     """
     top_k, rows = routing.ids.shape[1], bias.shape[1]
     hidden = torch.empty(routing.ids.numel(), rows // 2, dtype=x.dtype, device=x.device)
     words = scales.view(torch.int32)
     grid = (-(-rows // config.rows), len(routing.tile_expert))
+    dependent = launches_dependently(x.device)
     _gate_up_kernel[grid](
-        x,
-        routing.pairs,
-        routing.tile_expert,
-        routing.tile_start,
-        routing.tile_count,
-        blocks,
-        words,
-        bias,
-        hidden,
-        rows,
-        x.shape[1],
-        blocks.stride(0),
-        words.stride(0),
-        alpha,
-        limit,
-        top_k=top_k,
-        tile_rows=config.rows,
-        tile_tokens=config.tokens,
-        stages=config.stages,
-        num_warps=4,
-    )
+        x, routing.pairs, routing.tile_expert, routing.tile_start, routing.tile_count, blocks, words, bias, hidden,
+        rows, x.shape[1], blocks.stride(0), words.stride(0), alpha, limit,
+        top_k, config, dependent, num_warps=config.warps, launch_pdl=dependent,
+    )  # fmt: skip
     return hidden
 
 

@@ -26,7 +26,7 @@ def _no_layout(*_) -> None:
 
 
 BlockedLayout = DistributedLinearLayout = DotOperandLayout = NVMMADistributedLayout = _no_layout
-SliceLayout = SwizzledSharedLayout = _no_layout
+SliceLayout = SwizzledSharedLayout = NVMMASharedLayout = _no_layout
 
 
 def arange(start, end, layout=None):
@@ -42,6 +42,10 @@ def convert_layout(value, layout=None, assert_trivial=False):
 
 
 def barrier() -> None:
+    pass
+
+
+def fence_async_shared() -> None:
     pass
 
 
@@ -84,3 +88,7 @@ class async_copy:  # noqa: N801  a module in Gluon
 def mma_v2(a, b, acc):
     # NumPy has no bfloat16: its products are exact in fp32.
     return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+
+
+def warpgroup_mma(a, b: _Slot, acc):
+    return mma_v2(a, b.load(), acc)

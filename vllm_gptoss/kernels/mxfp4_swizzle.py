@@ -134,39 +134,48 @@ def _decode_word(words, upper, lower):
 
 
 @constexpr_function
-def words_layout(rows):
-    """Of words [rows / 4, 64] over four warps: which lane owns which, bit by bit of its number."""
-    more = [[16, 0]] if rows == 128 else []
+def _bits(first, count, at, dimensions):
+    """Basis vectors of a layout: `first` doubled `count` times, in the place `at` of so many dimensions."""
+    return [[first << i if place == at else 0 for place in range(dimensions)] for i in range(count)]
+
+
+@constexpr_function
+def _repeats(rows, warps):
+    """How often, as a power of two, a warp has 16 rows of a tile."""
+    return (rows // (16 * warps)).bit_length() - 1
+
+
+@constexpr_function
+def words_layout(rows, warps):
+    """Of words [rows / 4, 64]: which lane of which warp owns which, bit by bit of its number."""
     return gl.DistributedLinearLayout(
-        [[0, 1], [0, 2], [0, 32], *more],
+        [[0, 1], [0, 2], [0, 32], *_bits(4 * warps, _repeats(rows, warps), 0, 2)],
         [[0, 4], [0, 8], [0, 16], [1, 0], [2, 0]],
-        [[4, 0], [8, 0]],
+        _bits(4, warps.bit_length() - 1, 0, 2),
         [],
         [rows // 4, 64],
     )
 
 
 @constexpr_function
-def scales_layout(rows):
+def scales_layout(rows, warps):
     """Of scales [rows / 2, 2]: the four lanes of a row hold the same."""
-    more = [[32, 0]] if rows == 128 else []
     return gl.DistributedLinearLayout(
-        [[0, 1], *more],
+        [[0, 1], *_bits(8 * warps, _repeats(rows, warps), 0, 2)],
         [[0, 0], [0, 0], [1, 0], [2, 0], [4, 0]],
-        [[8, 0], [16, 0]],
+        _bits(8, warps.bit_length() - 1, 0, 2),
         [],
         [rows // 2, 2],
     )
 
 
 @constexpr_function
-def _parts_layout(rows):
+def _parts_layout(rows, warps):
     """`words_layout` with the dimensions apart: [g, q, k, s, c, t]."""
-    more = [[4, 0, 0, 0, 0, 0]] if rows == 128 else []
     return gl.DistributedLinearLayout(
-        [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 2], [0, 0, 1, 0, 0, 0], *more],
+        [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 2], [0, 0, 1, 0, 0, 0], *_bits(warps, _repeats(rows, warps), 0, 6)],
         [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 2, 0], [0, 0, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0]],
-        [[1, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]],
+        _bits(1, warps.bit_length() - 1, 0, 6),
         [],
         [rows // 16, 4, 2, 2, 4, 4],
     )
@@ -180,13 +189,13 @@ def _last_dimension(layout):
 
 
 @jit
-def decode_tile(words, scales, tile_rows: tl.constexpr):
-    """bf16 [tile_rows, 128] of the A operand, with no exchange between lanes.
+def decode_tile(words, scales, tile_rows: tl.constexpr, warps: tl.constexpr):
+    """bf16 [tile_rows, 128] of the A operand of `warps` along the rows, with no exchange between lanes.
 
     `words` i32 [tile_rows / 4, 64] in the layout `words_layout`, `scales` i32 [tile_rows / 2, 2], four bytes a word, in
     `scales_layout`.
     """
-    parts: tl.constexpr = _parts_layout(tile_rows)
+    parts: tl.constexpr = _parts_layout(tile_rows, warps)
     words = gl.convert_layout(
         words.reshape(tile_rows // 16, 4, 2, 2, 4, 4), parts, assert_trivial=True
     )  # [g, q, k, s, c, t]

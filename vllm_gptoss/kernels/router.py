@@ -3,7 +3,7 @@
     logits = x @ weight.T + bias;  ids = argtop_K(logits);  weights = softmax(logits[ids])
 
 Layout: x [M, H]; weight [E, H]; logits [M, E]; weights and ids [M, K], largest first. Of equal logits the lower
-expert comes first. Pair p is slot p % K of token p // K; an expert's pairs are cut into tiles of a fixed size.
+expert comes first. Pairs of tokens and experts are grouped by expert: grouping.py.
 
 Rounding: products accumulate in fp32, the bias is added in fp32, logits round once to bf16, the softmax is fp32.
 
@@ -11,46 +11,22 @@ Source: the gpt-oss model card, arXiv 2508.10925, section 2.2.
 """
 
 import functools
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN = 64, 128, 3072
-"""A word of 64 bits says which tokens chose an expert; the scratch memory and the programs fit the others."""
+from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
+from vllm_gptoss.kernels.grouping import MAX_PAIRS, ROW, Routing, group, max_tiles
+from vllm_gptoss.kernels.scratch import check_not_capturing
 
-_ROWS, _COLUMNS = tl.constexpr(16), tl.constexpr(32)
-"""Tokens, the fewest that a tensor core takes, and experts of one program."""
+MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN = 1024, 128, 3072
+"""The scratch memory and the program that groups all tokens fit them."""
+
+_COLUMNS = tl.constexpr(32)
+"""Experts of one program; its tokens are a row, the fewest that a tensor core takes."""
 _LOWEST = tl.constexpr(-(1 << 30))
 """Below the key of every logit."""
-
-
-class Routing(NamedTuple):
-    """What the experts need to know of a batch. Experts are local ids where there is an `expert_map`."""
-
-    weights: torch.Tensor  # [M, K] fp32, 0 in padding rows
-    ids: torch.Tensor  # [M, K] int32, -1 in padding rows and for experts held elsewhere
-    pairs: torch.Tensor  # [M * K] int32, by expert, ascending within one; -1 behind the last
-    tile_expert: torch.Tensor  # [T] int32, ascending; 0 behind the last tile
-    tile_start: torch.Tensor  # [T] int32, where the tile begins in `pairs`; 0 behind the last tile
-    tile_count: torch.Tensor  # [T] int32, at most `tile`; 0 behind the last tile
-
-
-def max_tiles(num_tokens: int, top_k: int, num_experts: int, tile: int) -> int:
-    """T: the most tiles that any choice of experts needs."""
-    pairs = num_tokens * top_k
-    used = min(num_experts, pairs)
-    return min(used + (pairs - used) // tile, used * -(-num_tokens // tile))
-
-
-@triton.jit
-def _popcount(bits):
-    """Bits set in each int64."""
-    bits -= (bits >> 1) & 0x5555555555555555
-    bits = (bits & 0x3333333333333333) + ((bits >> 2) & 0x3333333333333333)
-    bits = (bits + (bits >> 4)) & 0x0F0F0F0F0F0F0F0F
-    return ((bits * 0x0101010101010101) >> 56).to(tl.int32)
 
 
 @triton.jit
@@ -66,15 +42,19 @@ def _arrives_last(counter_ptr, count):
 
 @triton.jit
 def _partial_logits(
-    x_ptr, weight_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, hidden: tl.constexpr, block: tl.constexpr
-):
+    x_ptr, weight_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, hidden: tl.constexpr,
+    block: tl.constexpr, dependent: tl.constexpr,
+):  # fmt: skip
     """fp32 [rows, experts]: the product over this program's part of H."""
     h = tl.program_id(0) * block + tl.arange(0, block)
     in_hidden = (h < hidden)[None, :]
-    # At most 128 rows of 3072: 32 bits hold every offset.
-    x = tl.load(x_ptr + rows[:, None] * hidden + h, (rows < num_tokens)[:, None] & in_hidden, other=0.0)
+    # At most 1024 rows of 3072: 32 bits hold every offset.
     mask = (experts < num_experts)[:, None] & in_hidden
     weight = tl.load(weight_ptr + experts[:, None] * hidden + h, mask, other=0.0)
+    if dependent:
+        wait_for_predecessor()
+        let_successor_start()
+    x = tl.load(x_ptr + rows[:, None] * hidden + h, (rows < num_tokens)[:, None] & in_hidden, other=0.0)
     return tl.dot(x, weight.T)
 
 
@@ -122,7 +102,7 @@ def _choose(
     logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts: tl.constexpr,
     top_k: tl.constexpr,
 ):  # fmt: skip
-    """Store weights and ids of `rows`; returns int32 [experts], bit r set where row r chose the expert."""
+    """Store weights and ids of `rows`; returns the ids [rows, slots], and int32 [experts] with a bit for each row."""
     width: tl.constexpr = triton.next_power_of_2(top_k)
     weights, ids = _top_k(logits, experts, num_experts, top_k, width)
     slots = tl.arange(0, width)[None, :]
@@ -136,44 +116,27 @@ def _choose(
     tl.store(weights_ptr + rows[:, None] * top_k + slots, tl.where(is_slot, weights, 0.0), mask)
     tl.store(ids_ptr + rows[:, None] * top_k + slots, ids, mask)
     bits = tl.zeros([rows.shape[0], experts.shape[0]], tl.int32)
-    bit = (1 << (rows % _ROWS))[:, None]
+    bit = (1 << (rows % ROW))[:, None]
     for slot in tl.static_range(top_k):
         column = tl.max(tl.where(slots == slot, ids, -1), axis=1)[:, None]
         bits |= tl.where(column == experts[None, :], bit, 0)
-    return tl.sum(bits, axis=0)
+    return ids, tl.sum(bits, axis=0)
 
 
 @triton.jit
-def _group(
-    chosen_by, experts, ids_ptr, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr, num_pairs, num_tiles,
-    top_k: tl.constexpr, tile: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
-):  # fmt: skip
-    """Sort pairs by expert and cut tiles. Bit m of int64 `chosen_by` [experts] says that token m chose the expert.
-
-    A token chooses an expert once, so a pair's place among its expert's is the number of lower bits set.
-    """
-    counts = _popcount(chosen_by)
-    starts = tl.cumsum(counts) - counts
-    pairs = tl.arange(0, triton.next_power_of_2(max_rows * top_k))
-    in_pairs = pairs < num_pairs
-    ids = tl.load(ids_ptr + pairs, mask=in_pairs, other=-1, cache_modifier=".cg")
-    column = tl.maximum(ids, 0)
-    lower = (tl.full([], 1, tl.int64) << ((pairs // top_k) & 63)) - 1
-    places = tl.gather(starts, column, 0) + _popcount(tl.gather(chosen_by, column, 0) & lower)
-    tl.store(pairs_ptr + places, pairs, mask=ids >= 0)
-    tl.store(pairs_ptr + pairs, -1, mask=in_pairs & (pairs >= tl.sum(counts)))
-
-    tiles = (counts + tile - 1) // tile
-    first = tl.cumsum(tiles) - tiles
-    for i in tl.static_range((max_rows + tile - 1) // tile):
-        tl.store(tile_expert_ptr + first + i, experts, mask=i < tiles)
-        tl.store(tile_start_ptr + first + i, starts + i * tile, mask=i < tiles)
-        tl.store(tile_count_ptr + first + i, tl.minimum(counts - i * tile, tile), mask=i < tiles)
-    at = tl.arange(0, max_num_tiles)
-    is_unused = (at >= tl.sum(tiles)) & (at < num_tiles)
-    tl.store(tile_expert_ptr + at, 0, mask=is_unused)
-    tl.store(tile_start_ptr + at, 0, mask=is_unused)
-    tl.store(tile_count_ptr + at, 0, mask=is_unused)
+def _chosen_by_all(
+    ids_ptr, chosen_by_ptr, num_tokens, top_k: tl.constexpr, width: tl.constexpr, max_rows: tl.constexpr
+):
+    """What the programs of all rows stored, as `group` takes it: ids [max_rows * slots] and words [width * words]."""
+    slots: tl.constexpr = triton.next_power_of_2(top_k)
+    words: tl.constexpr = max_rows // ROW
+    # Past L1, as above.
+    at = tl.arange(0, max_rows * slots)
+    token, slot = at // slots, at % slots
+    mask = (token < num_tokens) & (slot < top_k)
+    ids = tl.load(ids_ptr + token * top_k + slot, mask, other=-1, cache_modifier=".cg")
+    at = tl.arange(0, width * words)
+    return ids, tl.load(chosen_by_ptr + at, at % words * ROW < num_tokens, other=0, cache_modifier=".cg")
 
 
 @triton.jit(do_not_specialize=["num_tokens", "num_tiles"])
@@ -182,45 +145,45 @@ def _router_kernel(
     tile_start_ptr, tile_count_ptr, partial_ptr, chosen_by_ptr, counter_ptr, num_tokens, num_tiles,
     num_experts: tl.constexpr, hidden: tl.constexpr, top_k: tl.constexpr, tile: tl.constexpr,
     block: tl.constexpr, width: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
+    dependent: tl.constexpr,
 ):  # fmt: skip
     """Grid: parts of H, columns of experts, rows of tokens. The last program of a row chooses, the last row groups."""
     splits: tl.constexpr = (hidden + block - 1) // block
-    row, num_rows = tl.program_id(2), tl.num_programs(2)
-    rows = row * _ROWS + tl.arange(0, _ROWS)
+    row = tl.program_id(2)
+    rows = row * ROW + tl.arange(0, ROW)
     columns = tl.program_id(1) * _COLUMNS + tl.arange(0, _COLUMNS)
-    partial = _partial_logits(x_ptr, weight_ptr, rows, columns, num_tokens, num_experts, hidden, block)
+    partial = _partial_logits(x_ptr, weight_ptr, rows, columns, num_tokens, num_experts, hidden, block, dependent)
     at = (tl.program_id(0) * num_tokens + rows[:, None]) * width + columns[None, :]
     tl.store(partial_ptr + at, partial, mask=(rows < num_tokens)[:, None])
     if _arrives_last(counter_ptr + 1 + row, splits * tl.num_programs(1)):
         experts = tl.arange(0, width)
         logits = _logits(partial_ptr, bias_ptr, rows, experts, num_tokens, num_experts, splits)
-        bits = _choose(logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts, top_k)
-        if max_rows == _ROWS:
-            chosen_by = bits.to(tl.int64)
-            # Ids are read by other threads than stored them.
-            tl.debug_barrier()
-            is_last = True
-        else:
-            tl.store(chosen_by_ptr + row * width + experts, bits)
-            is_last = _arrives_last(counter_ptr, num_rows)
-            chosen_by = tl.zeros([width], tl.int64)
-            for i in tl.static_range(max_rows // _ROWS):
-                bits = tl.load(chosen_by_ptr + i * width + experts, i < num_rows, other=0, cache_modifier=".cg")
-                chosen_by |= bits.to(tl.int64) << (i * _ROWS)
-        if is_last:
-            _group(
-                chosen_by, experts, ids_ptr, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr,
-                num_tokens * top_k, num_tiles, top_k, tile, max_rows, max_num_tiles,
+        ids, chosen_by = _choose(
+            logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts, top_k
+        )
+        if max_rows == ROW:
+            group(
+                chosen_by, tl.reshape(ids, [ids.numel]), experts, pairs_ptr, tile_expert_ptr, tile_start_ptr,
+                tile_count_ptr, num_tokens, num_tiles, top_k, tile, max_rows, max_num_tiles,
             )  # fmt: skip
+        else:
+            tl.store(chosen_by_ptr + experts * (max_rows // ROW) + row, chosen_by)
+            if _arrives_last(counter_ptr, tl.num_programs(2)):
+                all_ids, all_chosen_by = _chosen_by_all(ids_ptr, chosen_by_ptr, num_tokens, top_k, width, max_rows)
+                group(
+                    all_chosen_by, all_ids, experts, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr,
+                    num_tokens, num_tiles, top_k, tile, max_rows, max_num_tiles,
+                )  # fmt: skip
 
 
 @functools.cache
 def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Kept for the process's lifetime, as captured graphs hold the addresses."""
-    rows = MAX_TOKENS // _ROWS.value
+    check_not_capturing(device, "the router")
+    rows = MAX_TOKENS // ROW.value
     return (
         torch.empty(12 * MAX_TOKENS * MAX_EXPERTS, dtype=torch.float32, device=device),  # [parts of H, M, E]
-        torch.empty(rows * MAX_EXPERTS, dtype=torch.int32, device=device),  # [rows, E] who chose an expert
+        torch.empty(rows * MAX_EXPERTS, dtype=torch.int32, device=device),  # [E, rows] who chose an expert
         torch.zeros(1 + rows, dtype=torch.int32, device=device),  # arrived rows, and programs of each; 0 at rest
     )
 
@@ -242,7 +205,8 @@ def route(
     The first call on a device must be outside of a graph capture: it makes scratch memory. All launches on a device
     share that memory, so they must follow one another, on one stream or through events.
 
-    Raises: ValueError beyond MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN, and for what is not bf16 or not contiguous.
+    Raises: ValueError beyond MAX_TOKENS, MAX_EXPERTS, MAX_HIDDEN and MAX_PAIRS, and for what is not bf16 or not
+    contiguous.
     """
     (num_tokens, hidden), num_experts = x.shape, weight.shape[0]
     _check(x, weight, bias, top_k, tile)
@@ -254,15 +218,19 @@ def route(
         return routing
     # Few parts, such that one program sums them quickly, and enough of them to keep 16 to 48 programs reading.
     width, block = (_COLUMNS.value, 128) if num_experts <= _COLUMNS.value else (MAX_EXPERTS, 256)
-    max_rows = _ROWS.value if num_tokens <= _ROWS.value else MAX_TOKENS
-    grid = (triton.cdiv(hidden, block), triton.cdiv(num_experts, _COLUMNS.value), triton.cdiv(num_tokens, _ROWS.value))
+    max_rows = next(rows for rows in (ROW.value, 64, 256, MAX_TOKENS) if num_tokens <= rows)
+    grid = (triton.cdiv(hidden, block), triton.cdiv(num_experts, _COLUMNS.value), triton.cdiv(num_tokens, ROW.value))
+    # Without a limit ptxas takes 40, and then waits several times for the parts that it sums.
+    num_warps, registers = 4 if width == _COLUMNS.value else 8, 128
+    if width > _COLUMNS.value and max_rows > 64:
+        # Many programs: as many of them at a time as there can be without spilling what `group` holds.
+        num_warps, registers = (8, 80) if max_rows < MAX_TOKENS else (16, 64)
+    dependent = launches_dependently(x.device)
     _router_kernel[grid](
         x, weight, bias, valid, expert_map, *routing, *_scratch(x.device), num_tokens, num_tiles,
         num_experts, hidden, top_k, tile, block, width, max_rows,
-        triton.next_power_of_2(max_tiles(max_rows, top_k, num_experts, tile)),
-        num_warps=4 if width == _COLUMNS.value else 8,
-        # Without a limit ptxas takes 40, and then waits several times for the parts that it sums.
-        maxnreg=128,
+        triton.next_power_of_2(max_tiles(max_rows, top_k, num_experts, tile)), dependent,
+        num_warps=num_warps, maxnreg=registers, launch_pdl=dependent,
     )  # fmt: skip
     return routing
 
@@ -275,8 +243,10 @@ def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, top_k: int
     if num_tokens > MAX_TOKENS or num_experts > MAX_EXPERTS or hidden > MAX_HIDDEN or hidden % 16:
         limits = f"at most {MAX_TOKENS}, {MAX_EXPERTS}, and a multiple of 16 up to {MAX_HIDDEN}"
         raise ValueError(f"the router takes {limits}, not {num_tokens} tokens, {num_experts} experts, H = {hidden}")
-    if not 1 <= top_k <= num_experts or tile not in (8, 16, 32, 64):
-        raise ValueError(f"{top_k} of {num_experts} experts in tiles of {tile} pairs (8, 16, 32 or 64)")
+    if not 1 <= top_k <= num_experts or tile not in (8, 16, 32, 64, 128):
+        raise ValueError(f"{top_k} of {num_experts} experts in tiles of {tile} pairs (8, 16, 32, 64 or 128)")
+    if num_tokens * top_k > MAX_PAIRS:
+        raise ValueError(f"the router takes at most {MAX_PAIRS} pairs, not {num_tokens} tokens of {top_k} experts")
 
 
 def router_ref(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -285,16 +255,3 @@ def router_ref(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Te
     values, ids = logits.sort(dim=-1, descending=True, stable=True)
     weights = values[:, :top_k].softmax(dim=-1, dtype=torch.float32)
     return weights.to(logits.dtype), ids[:, :top_k].contiguous()
-
-
-def group_ref(ids: torch.Tensor, num_experts: int, tile: int) -> tuple[torch.Tensor, ...]:
-    """`pairs`, `tile_expert`, `tile_start` and `tile_count` of `ids` [M, K], as `Routing` lays them out."""
-    pairs, tiles = [], []
-    for expert in range(num_experts):
-        members = (ids.flatten() == expert).nonzero()[:, 0].tolist()
-        tiles += [(expert, len(pairs) + i, min(tile, len(members) - i)) for i in range(0, len(members), tile)]
-        pairs += members
-    pairs += [-1] * (ids.numel() - len(pairs))
-    tiles += [(0, 0, 0)] * (max_tiles(*ids.shape, num_experts, tile) - len(tiles))
-    ints = functools.partial(torch.tensor, dtype=torch.int32, device=ids.device)
-    return ints(pairs), *ints(tiles).view(-1, 3).T.contiguous().unbind()

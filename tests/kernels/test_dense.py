@@ -1,0 +1,141 @@
+"""The dense layer against fp64, compiled on a GPU and interpreted on a CPU."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from vllm_gptoss.kernels.dense import MAX_TOKENS, dense, dense_ref
+from vllm_gptoss.kernels.tuning import DenseConfig, pick_dense
+
+NARROW, WIDE = DenseConfig(64, 8, 64, 3), DenseConfig(128, 64, 128, 3)
+
+
+class Case(NamedTuple):
+    tokens: int
+    rows: int
+    columns: int
+    config: DenseConfig
+    has_bias: bool = True
+
+
+CASES = {
+    "one token": Case(1, 80, 320, NARROW),
+    "no bias": Case(1, 80, 320, NARROW, has_bias=False),
+    "one step": Case(3, 48, 64, NARROW),
+    "fewer rows than a tile": Case(8, 48, 136, NARROW),
+    "columns end within a step": Case(3, 200, 136, NARROW._replace(step=128, stages=4)),
+    "two shares": Case(8, 80, 320, NARROW._replace(shares=2)),
+    "four shares": Case(1, 200, 320, NARROW._replace(shares=4)),
+    "four shares and no bias": Case(3, 200, 320, NARROW._replace(shares=4), has_bias=False),
+    "more shares than steps": Case(3, 80, 64, NARROW._replace(shares=4)),
+    "two warps": Case(3, 80, 136, DenseConfig(32, 8, 64, 6, shares=2)),
+    "one warp": Case(3, 80, 136, DenseConfig(16, 8, 64, 6, shares=2)),
+    "16 tokens": Case(16, 80, 136, DenseConfig(64, 16, 64, 4, shares=2)),
+    "17 tokens": Case(17, 200, 136, DenseConfig(128, 32, 64, 3)),
+    "33 tokens": Case(33, 200, 320, WIDE._replace(shares=2)),
+    "64 tokens": Case(64, 200, 320, WIDE),
+    "64 tokens, shared": Case(64, 200, 136, WIDE._replace(shares=2)),
+}
+
+QKV, OUTPUT = (5120, 2880), (2880, 4096)
+
+ON_A_GPU = {
+    **{f"qkv of {m}": Case(m, *QKV, pick_dense(m, *QKV)) for m in (1, 2, 8, 16, 17, 33, 64)},
+    **{f"output of {m}": Case(m, *OUTPUT, pick_dense(m, *OUTPUT)) for m in (1, 8, 16, 17, 64)},
+    **{f"output of 8, {k} columns": Case(8, 2880, k, pick_dense(8, 2880, k)) for k in (512, 1024, 2048)},
+    "qkv of 8, half": Case(8, 2560, 2880, pick_dense(8, 2560, 2880)),
+}
+
+
+class Tensors(NamedTuple):
+    x: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def make(case: Case, device: str) -> Tensors:
+    """What follows the last token is not a number."""
+    generator = torch.Generator().manual_seed(case.rows + case.columns + case.tokens)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).bfloat16().to(device)
+
+    batch = torch.full((MAX_TOKENS + 1, case.columns), torch.nan, dtype=torch.bfloat16, device=device)
+    batch[: case.tokens] = normal(case.tokens, case.columns)
+    return Tensors(
+        batch[: case.tokens],
+        normal(case.rows, case.columns) / 16,
+        normal(case.rows) if case.has_bias else None,
+    )
+
+
+def tolerance(values: Tensors, total: torch.Tensor) -> torch.Tensor:
+    """Of each element: tensor cores' sums lose 2^-19 of what they add up, a rounding to bf16 2^-8 of the value.
+
+    The interpreter cuts off instead, which loses twice that.
+    """
+    added = values.x.double().abs() @ values.weight.double().abs().T + 1
+    return added * 2**-19 + total.abs() * (2**-8 if total.is_cuda else 2**-7)
+
+
+@pytest.fixture(params=[*CASES, *ON_A_GPU])
+def case(request, device) -> Case:
+    if request.param in CASES:
+        return CASES[request.param]
+    if device == "cpu":
+        pytest.skip("too large for the interpreter")
+    return ON_A_GPU[request.param]
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """Nothing may be read that no kernel has written."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
+
+
+def test_dense(case, device):
+    values = make(case, device)
+    expected = values.x.double() @ values.weight.double().T + (values.bias.double() if case.has_bias else 0)
+    # The second run finds the counters as the first one left them.
+    runs = [dense(*values, case.config) for _ in range(2)]
+    assert (runs[0].shape, runs[0].dtype) == ((case.tokens, case.rows), torch.bfloat16)
+    assert torch.equal(runs[0], runs[1])
+    allowed = tolerance(values, expected)
+    assert ((runs[0].double() - expected).abs() <= allowed).all()
+    assert ((runs[0].double() - dense_ref(*values).double()).abs() <= 2 * allowed).all()
+
+
+def test_no_tokens(device):
+    values = make(Case(0, 80, 64, NARROW), device)
+    assert dense(*values, NARROW).shape == (0, 80)
+
+
+REFUSED = {
+    "fp32": (lambda values: values._replace(x=values.x.float()), "bf16"),
+    "transposed": (lambda values: values._replace(weight=values.weight.T.contiguous().T), "contiguous"),
+    "strided bias": (lambda values: values._replace(bias=values.bias.repeat(2)[::2]), "strides"),
+    "bias of another size": (lambda values: values._replace(bias=values.bias[:40]), "40"),
+    "rows of another size": (lambda values: values._replace(x=values.x[:, :64].contiguous()), "136"),
+    "too many tokens": (lambda values: values._replace(x=values.x.repeat(5, 1)), "15"),
+    "no multiple of 8": (lambda values: Tensors(*(t[..., :4].contiguous() for t in values[:2]), None), "8"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
+def test_refuses(change, said, device):
+    values = change(make(Case(3, 80, 136, NARROW), device))
+    with pytest.raises(ValueError, match=said):
+        dense(*values, NARROW)
+
+
+@pytest.mark.parametrize("rows", [640, 2560, 2880, 5120])
+@pytest.mark.parametrize("columns", [512, 1024, 2048, 2880, 4096])
+def test_the_picked_configuration_fits(rows, columns):
+    for num_tokens in range(1, MAX_TOKENS + 1):
+        config = pick_dense(num_tokens, rows, columns)
+        assert num_tokens <= config.tokens <= MAX_TOKENS
+        # Ada's and consumer Blackwell's shared memory, less what Triton adds.
+        assert 2 * config.stages * config.step * (config.rows + config.tokens) <= 98 << 10
+        assert config.shares <= -(-columns // config.step)

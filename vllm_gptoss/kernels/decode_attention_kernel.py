@@ -1,0 +1,190 @@
+"""The device code of `decode_attention.py`: what one program does, and how the last of a request combines the splits.
+
+A request's new key comes behind the tiles of its last split, and from where the projection left it: nobody reads the
+position that is written, and the tiles need not wait for it. It is loaded with q, before the first tile.
+"""
+
+import triton
+import triton.language as tl
+
+from vllm_gptoss.kernels.dependent_launch import let_successor_start, wait_for_predecessor
+
+
+@triton.jit
+def load_rotated(head_ptr, cos, sin, mask, head_dim: tl.constexpr):
+    """Heads [.., D] at `head_ptr` [.., 1], rotated as in `rope.py`; `sin` [1, D] is negative in its first half."""
+    dims = tl.arange(0, head_dim)[None, :]
+    x = tl.load(head_ptr + dims, mask=mask, other=0.0)
+    # Loaded a second time: within a tensor Triton moves nothing but by way of shared memory.
+    partner = tl.load(head_ptr + (dims + head_dim // 2) % head_dim, mask=mask, other=0.0)
+    return (x.to(tl.float32) * cos + partner.to(tl.float32) * sin).to(x.dtype)
+
+
+@triton.jit
+def _attend(
+    q,
+    key_ptr,
+    value_ptr,
+    table_ptr,
+    begin,
+    end,
+    scale_log2,
+    block_stride,
+    slot_stride,
+    head_dim: tl.constexpr,
+    block: tl.constexpr,
+    tile: tl.constexpr,
+):
+    """m [16], l [16] and a [16, D] fp32 of `q` [16, D] over the positions from `begin` to `end` of one request."""
+    dims = tl.arange(0, head_dim)
+    top = tl.full([16], float("-inf"), tl.float32)
+    # Summed up once, behind the loop: a sum over the warps waits for all of them.
+    totals = tl.zeros([16, tile], tl.float32)
+    acc = tl.zeros([16, head_dim], tl.float32)
+    position = begin + tl.arange(0, tile)
+    # One tile ahead: loads of keys that waited for one of the table would be half as many in flight.
+    found = tl.load(table_ptr + position // block, mask=position < end, other=0)
+    for _ in tl.range(begin, end, tile):
+        live = position < end
+        at = found.to(tl.int64) * block_stride + position % block * slot_stride
+        at = at[:, None] + dims[None, :]
+        position += tile
+        found = tl.load(table_ptr + position // block, mask=position < end, other=0)
+        keys = tl.load(key_ptr + at, mask=live[:, None], other=0.0)  # [tile, D]
+        values = tl.load(value_ptr + at, mask=live[:, None], other=0.0)
+        scores = tl.where(live[None, :], tl.dot(q, tl.trans(keys)) * scale_log2, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        shares = tl.exp2(scores - new_top[:, None]).to(values.dtype)  # [16, tile]
+        fade = tl.exp2(top - new_top)
+        totals = totals * fade[:, None] + shares.to(tl.float32)
+        acc = tl.dot(shares, values, acc * fade[:, None])
+        top = new_top
+    return top, tl.sum(totals, axis=1), acc
+
+
+@triton.jit
+def _attend_new(q, key, value, top, total, acc, scale_log2):
+    """m, l and a of `_attend` with one more `key` and `value` [1, D]."""
+    score = tl.sum(q.to(tl.float32) * key.to(tl.float32), axis=1) * scale_log2
+    new_top = tl.maximum(top, score)
+    share, fade = tl.exp2(score - new_top), tl.exp2(top - new_top)
+    return new_top, total * fade + share, acc * fade[:, None] + share[:, None] * value.to(tl.float32)
+
+
+@triton.jit
+def _finish(top, total, acc, sinks_ptr, out_ptr, out_head_stride, length, group: tl.constexpr):
+    """Store y of m and l [rows], a [rows, D] and the sinks; rows past `group` are of no head."""
+    rows, dims = tl.arange(0, acc.shape[0]), tl.arange(0, acc.shape[1])
+    mask = rows < group
+    sink = tl.load(sinks_ptr + rows, mask=mask, other=0.0).to(tl.float32) * 1.4426950408889634  # log2(e)
+    # A sink so far above that this overflows leaves the keys nothing.
+    y = acc / (total + tl.exp2(sink - top))[:, None]
+    # Without keys m is -inf.
+    y = tl.where(length > 0, y, 0.0).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + rows[:, None] * out_head_stride + dims[None, :], y, mask=mask[:, None])
+
+
+@triton.jit
+def _combine(
+    partial_ptr,
+    sums_ptr,
+    splits,
+    sinks_ptr,
+    out_ptr,
+    out_head_stride,
+    head_dim: tl.constexpr,
+    group: tl.constexpr,
+    splits_tile: tl.constexpr,
+):
+    """Store y of what the `splits` of one request's head have left."""
+    group_tile: tl.constexpr = triton.next_power_of_2(group)
+    rows, dims = tl.arange(0, group_tile), tl.arange(0, head_dim)
+    top = tl.full([group_tile], float("-inf"), tl.float32)
+    total = tl.zeros([group_tile], tl.float32)
+    acc = tl.zeros([group_tile, head_dim], tl.float32)
+    for start in tl.range(0, splits, splits_tile):
+        parts = start + tl.arange(0, splits_tile)
+        # Rows of no head repeat the first one, and so read nothing past the last.
+        row = tl.where(rows < group, rows, 0)[:, None]
+        live = (parts < splits)[None, :]
+        # [group_tile, splits_tile]: in this order Triton 3.6 has the splits of a sum in one thread.
+        at = parts[None, :] * (2 * group) + row
+        # Other programs wrote all this: .cg reads past the first-level cache.
+        tops = tl.load(sums_ptr + at, mask=live, other=float("-inf"), cache_modifier=".cg")
+        totals = tl.load(sums_ptr + at + group, mask=live, other=0.0, cache_modifier=".cg")
+        at = (parts[None, :] * group + row)[:, :, None] * head_dim + dims[None, None, :]
+        accs = tl.load(partial_ptr + at, mask=live[:, :, None], other=0.0, cache_modifier=".cg")
+        new_top = tl.maximum(top, tl.max(tops, axis=1))
+        shares = tl.exp2(tops - new_top[:, None])
+        fade = tl.exp2(top - new_top)
+        total = total * fade + tl.sum(totals * shares, axis=1)
+        acc = acc * fade[:, None] + tl.sum(accs * shares[:, :, None], axis=1)
+        top = new_top
+    _finish(top, total, acc, sinks_ptr, out_ptr, out_head_stride, splits, group)
+
+
+@triton.jit
+def decode_attention_kernel(
+    q_ptr, key_ptr, value_ptr, table_ptr, seq_lens_ptr, sinks_ptr, out_ptr,
+    new_key_ptr, new_value_ptr, cos_ptr, sin_ptr, slots_ptr,
+    partial_ptr, sums_ptr, arrived_ptr, scale_log2,
+    q_row_stride, q_head_stride, new_row_stride, new_head_stride, block_stride, head_stride, slot_stride,
+    table_stride, out_row_stride, out_head_stride,
+    head_dim: tl.constexpr, group: tl.constexpr, window: tl.constexpr, block: tl.constexpr, tile: tl.constexpr,
+    splits_tile: tl.constexpr, dependent: tl.constexpr,
+):  # fmt: skip
+    """Grid: key-value heads, requests, splits. `scale_log2` is scale * log2(e); a window of 0 is none."""
+    if dependent:
+        wait_for_predecessor()
+        let_successor_start()
+    head, request, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    length = tl.load(seq_lens_ptr + request)
+    first = tl.maximum(length - window, 0) if window else 0
+    cached = tl.maximum(length - 1, 0)
+    run = tl.maximum(tl.cdiv(cached - first, tl.num_programs(2) * tile), 1) * tile
+    # The first split of a request of no keys in the cache stays, for its new key or its zeros.
+    begin = first + split * run
+    if begin >= tl.maximum(cached, first + 1):
+        return
+    end = tl.minimum(begin + run, cached)
+    rows, dims = tl.arange(0, 16), tl.arange(0, head_dim)  # the fewest rows that the tensor core takes
+    mask = rows < group
+    q_ptr += request * q_row_stride + (head * group + rows)[:, None] * q_head_stride
+    key_ptr += head * head_stride
+    value_ptr += head * head_stride
+    table_ptr += request * table_stride
+    angle = request * (head_dim // 2) + dims % (head_dim // 2)
+    cos, sin = tl.load(cos_ptr + angle)[None, :], tl.load(sin_ptr + angle)
+    sin = tl.where(dims < head_dim // 2, -sin, sin)[None, :]
+    q = load_rotated(q_ptr, cos, sin, mask[:, None], head_dim)
+    is_last = (end == cached) & (length > 0)
+    new_at = request * new_row_stride + head * new_head_stride
+    key = load_rotated(new_key_ptr + new_at, cos, sin, is_last, head_dim)  # [1, D]
+    value = tl.load(new_value_ptr + new_at + dims[None, :], mask=is_last, other=0.0)
+    slot = tl.load(slots_ptr + request, mask=is_last, other=-1)
+    top, total, acc = _attend(
+        q, key_ptr, value_ptr, table_ptr, begin, end, scale_log2, block_stride, slot_stride, head_dim, block, tile
+    )
+    if is_last:
+        top, total, acc = _attend_new(q, key, value, top, total, acc, scale_log2)
+        at = slot // block * block_stride + slot % block * slot_stride + dims[None, :]
+        tl.store(key_ptr + at, key, mask=slot >= 0)
+        tl.store(value_ptr + at, value, mask=slot >= 0)
+    sinks_ptr += head * group
+    out_ptr += request * out_row_stride + head * group * out_head_stride
+    active = tl.cdiv(cached - first, run)
+    if splits_tile > 0 and active > 1:
+        item = request * tl.num_programs(0) + head
+        part = item * tl.num_programs(2)
+        partial_ptr += part * group * head_dim
+        sums_ptr += part * 2 * group
+        tl.store(partial_ptr + (split * group + rows)[:, None] * head_dim + dims[None, :], acc, mask=mask[:, None])
+        tl.store(sums_ptr + split * 2 * group + rows, top, mask=mask)
+        tl.store(sums_ptr + split * 2 * group + group + rows, total, mask=mask)
+        # Every thread has stored before one of them counts this program in.
+        tl.debug_barrier()
+        if tl.atomic_add(arrived_ptr + item, 1, sem="acq_rel") == active - 1:
+            tl.store(arrived_ptr + item, 0)  # for the next launch
+            _combine(partial_ptr, sums_ptr, active, sinks_ptr, out_ptr, out_head_stride, head_dim, group, splits_tile)
+    else:
+        _finish(top, total, acc, sinks_ptr, out_ptr, out_head_stride, length, group)
