@@ -9,6 +9,7 @@ from vllm.v1.attention.backends import flash_attn
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from vllm_gptoss import ops
+from vllm_gptoss.kernels.kv_write import rotate_and_write_ref
 from vllm_gptoss.model.attention_backend import DecodeAttentionBackend, DecodeAttentionImpl
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 8, 2, 64, 16
@@ -33,7 +34,7 @@ def model_dtype():
     torch.set_default_dtype(torch.float32)
 
 
-def build(window=None, **options) -> DecodeAttentionImpl:
+def build(device, window=None, **options) -> DecodeAttentionImpl:
     arguments = {
         "num_heads": HEADS,
         "head_size": HEAD_DIM,
@@ -44,7 +45,11 @@ def build(window=None, **options) -> DecodeAttentionImpl:
         "kv_cache_dtype": "auto",
         "sinks": torch.linspace(-1, 3, HEADS),
     }
-    return DecodeAttentionImpl(**(arguments | options))
+    impl = DecodeAttentionImpl(**(arguments | options))
+    generator = torch.Generator().manual_seed(1)
+    angles = torch.rand(8, HEAD_DIM // 2, generator=generator, dtype=torch.float32)
+    impl.angles = SimpleNamespace(held=torch.stack((angles.cos(), angles.sin())).to(device))
+    return impl
 
 
 def step(device, padding=0, **changes) -> dict:
@@ -54,6 +59,8 @@ def step(device, padding=0, **changes) -> dict:
     requests = len(LENGTHS)
     tensors = {
         "query": torch.randn(requests + padding, HEADS, HEAD_DIM, generator=generator, dtype=torch.float32),
+        "key": torch.randn(requests + padding, KV_HEADS, HEAD_DIM, generator=generator, dtype=torch.float32),
+        "value": torch.randn(requests + padding, KV_HEADS, HEAD_DIM, generator=generator, dtype=torch.float32),
         "kv_cache": torch.randn(pages, BLOCK, KV_HEADS, 2 * HEAD_DIM, generator=generator, dtype=torch.float32),
     }
     tensors = {name: tensor.bfloat16().to(device) for name, tensor in tensors.items()}
@@ -64,15 +71,16 @@ def step(device, padding=0, **changes) -> dict:
         max_seq_len=max(LENGTHS),
         seq_lens=torch.tensor(LENGTHS, dtype=torch.int32, device=device),
         block_table=torch.arange(pages, dtype=torch.int32, device=device).expand(requests, -1).contiguous(),
-        slot_mapping=torch.zeros(requests, dtype=torch.int64, device=device),
+        # More than there are requests, as of a batch with padding.
+        slot_mapping=torch.tensor([19, 149, -1, -1, -1, -1], dtype=torch.int64, device=device),
     )
     for name, value in changes.items():
         setattr(metadata, name, value)
     return {
         "layer": SimpleNamespace(),
         "query": tensors["query"],
-        "key": None,
-        "value": None,
+        "key": tensors["key"],
+        "value": tensors["value"],
         "kv_cache": tensors["kv_cache"].transpose(1, 2),
         "attn_metadata": metadata,
         "output": torch.full_like(tensors["query"], torch.nan),
@@ -81,7 +89,7 @@ def step(device, padding=0, **changes) -> dict:
 
 @pytest.mark.parametrize("window", [None, 128])
 def test_decode_steps_are_ours(window, device, stock, monkeypatch):
-    impl = build(window)
+    impl = build(device, window)
     arguments = step(device, padding=2)
     metadata, requests = arguments["attn_metadata"], len(LENGTHS)
     given = {}
@@ -99,6 +107,11 @@ def test_decode_steps_are_ours(window, device, stock, monkeypatch):
     assert (given["scale"], given["window"], given["max_seq_len"]) == (0.1, window, max(LENGTHS))
     assert given["out"].data_ptr() == arguments["output"].data_ptr()
     assert len(given["out"]) == requests
+    new = given["new"]
+    assert torch.equal(new.keys, arguments["key"][:requests])
+    assert torch.equal(new.values, arguments["value"][:requests])
+    assert torch.equal(torch.stack((new.cos, new.sin)), impl.angles.held[:, :requests])
+    assert torch.equal(new.slots, metadata.slot_mapping[:requests])
 
 
 STEPS = {
@@ -113,21 +126,33 @@ STEPS = {
 
 
 @pytest.mark.parametrize("changes", STEPS.values(), ids=STEPS)
-def test_other_steps_go_on(changes, device, stock):
-    arguments = step(device, padding=1, **changes)
-    build().forward(**arguments)
-    assert [call[:7] for call in stock] == [tuple(arguments.values())]
+def test_other_steps_go_on_rotated_and_written(changes, device, stock):
+    arguments = step(device, padding=3, **changes)
+    tokens = arguments["attn_metadata"].num_actual_tokens
+    impl = build(device)
+    cache = arguments["kv_cache"].clone()
+    expected = rotate_and_write_ref(
+        *(arguments[name][:tokens] for name in ("query", "key", "value")),
+        *impl.angles.held[:, :tokens],
+        arguments["attn_metadata"].slot_mapping[:tokens],
+        *cache.split(HEAD_DIM, dim=-1),
+    )
+    impl.forward(**arguments)
+    (call,) = stock
+    assert [*call[:1], *call[2:7]] == [value for name, value in arguments.items() if name != "query"]
+    torch.testing.assert_close(call[1][:tokens], expected, rtol=2**-7, atol=1e-6)
+    torch.testing.assert_close(arguments["kv_cache"], cache, rtol=2**-7, atol=1e-6)
 
 
 def test_a_profiling_run_goes_on(device, stock):
     arguments = step(device) | {"attn_metadata": None}
-    build().forward(**arguments)
-    assert len(stock) == 1
+    build(device).forward(**arguments)
+    assert [call[:7] for call in stock] == [tuple(arguments.values())]
 
 
 @pytest.mark.parametrize("name", ["output_scale", "output_block_scale"])
 def test_a_quantized_output_goes_on(name, device, stock):
-    build().forward(**step(device), **{name: torch.ones(1)})
+    build(device).forward(**step(device), **{name: torch.ones(1)})
     assert len(stock) == 1
 
 
@@ -144,22 +169,24 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
-def test_other_layers_go_on(options, device, stock):
-    assert build().serves_decode
-    impl = build(**options)
-    assert not impl.serves_decode
-    impl.forward(**step(device))
+def test_other_layers_go_on(options, device):
+    assert build(device).serves_decode
+    assert not build(device, **options).serves_decode
+
+
+def test_a_layer_without_sinks_goes_on(device, stock):
+    build(device, sinks=None).forward(**step(device))
     assert len(stock) == 1
 
 
-def test_other_dtypes_go_on():
+def test_other_dtypes_go_on(device):
     torch.set_default_dtype(torch.float16)
-    assert not build().serves_decode
+    assert not build(device).serves_decode
 
 
-def test_batch_invariant_layers_go_on(monkeypatch):
+def test_batch_invariant_layers_go_on(device, monkeypatch):
     monkeypatch.setattr(flash_attn.envs, "VLLM_BATCH_INVARIANT", True)
-    assert not build().serves_decode
+    assert not build(device).serves_decode
 
 
 def test_the_rest_is_flash_attention():
@@ -167,8 +194,8 @@ def test_the_rest_is_flash_attention():
     # The member of vLLM's enumeration that a layer looks up.
     assert AttentionBackendEnum[DecodeAttentionBackend.get_name()] is AttentionBackendEnum.FLASH_ATTN
     assert DecodeAttentionBackend.get_builder_cls() is stock.get_builder_cls()
-    assert DecodeAttentionBackend.forward_includes_kv_cache_update is stock.forward_includes_kv_cache_update
-    assert DecodeAttentionImpl.do_kv_cache_update is flash_attn.FlashAttentionImpl.do_kv_cache_update
+    # Else the layer would write keys as they came, not rotated.
+    assert DecodeAttentionBackend.forward_includes_kv_cache_update
     assert DecodeAttentionBackend.supports_sink() == stock.supports_sink()
     # vLLM groups layers by this name, and ours must not be grouped with its own.
     assert DecodeAttentionBackend.full_cls_name() != stock.full_cls_name()

@@ -8,7 +8,7 @@ from torch import nn
 from vllm.config import CacheConfig, get_current_vllm_config
 from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.attention import Attention
-from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.linear import QKVParallelLinear, RowParallelLinear, UnquantizedLinearMethod
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.model_loader.weight_utils import sharded_weight_loader
 from vllm.model_executor.utils import set_weight_attrs
@@ -16,7 +16,9 @@ from vllm.v1.attention.backend import AttentionBackend
 
 from vllm_gptoss import ops
 from vllm_gptoss.model.config import ModelArgs
+from vllm_gptoss.model.decode_layers import DecodeLinearMethod
 from vllm_gptoss.model.kernel_choice import choose_kernels
+from vllm_gptoss.model.rotary import HeldAngles, RotaryAngles
 
 
 class GptOssAttention(nn.Module):
@@ -26,6 +28,7 @@ class GptOssAttention(nn.Module):
         window: int | None,
         cache_config: CacheConfig | None,
         quant_config: QuantizationConfig | None,
+        angles: RotaryAngles,
         prefix: str,
     ) -> None:
         super().__init__()
@@ -53,6 +56,9 @@ class GptOssAttention(nn.Module):
             torch.empty(args.num_heads // get_tensor_model_parallel_world_size()), requires_grad=False
         )
         set_weight_attrs(self.sinks, {"weight_loader": sharded_weight_loader(0)})
+        backend = _backend(angles)
+        self.rotates = backend is None
+        """Else attention does, in the launch that reads the cache."""
         self.attn = Attention(
             self.num_heads,
             args.head_dim,
@@ -62,24 +68,32 @@ class GptOssAttention(nn.Module):
             quant_config=quant_config,
             per_layer_sliding_window=window,
             sinks=self.sinks,
-            attn_backend=_backend(),
+            attn_backend=backend,
             prefix=f"{prefix}.attn",
         )
+        if not self.rotates:
+            self.attn.impl.angles = angles
+        if choose_kernels(get_current_vllm_config()).dense:
+            for layer in (self.qkv_proj, self.o_proj):
+                if type(layer.quant_method) is UnquantizedLinearMethod:
+                    layer.quant_method = DecodeLinearMethod()
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """x [M, H], cos and sin [M, D/2] fp32; returns [M, H], summed over tensor-parallel ranks."""
         qkv, _ = self.qkv_proj(x)
         heads = qkv.view(-1, self.num_heads + 2 * self.num_kv_heads, self.head_dim)
         qk, v = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
-        # Queries and keys together: one launch less a layer.
-        q, k = ops.rope(qk, cos, sin).split([self.num_heads, self.num_kv_heads], dim=1)
+        if self.rotates:
+            # Queries and keys together: one launch less a layer.
+            qk = ops.rope(qk, cos, sin)
+        q, k = qk.split([self.num_heads, self.num_kv_heads], dim=1)
         out, _ = self.o_proj(self.attn(q.flatten(1), k.flatten(1), v.flatten(1)))
         return out
 
 
-def _backend() -> type[AttentionBackend] | None:
-    """This package's, or None for what vLLM selects."""
-    if not choose_kernels(get_current_vllm_config()).attention:
+def _backend(angles: RotaryAngles) -> type[AttentionBackend] | None:
+    """This package's, which needs angles that are held, or None for what vLLM selects."""
+    if not isinstance(angles, HeldAngles):
         return None
     # Imported here: it needs FlashAttention's library.
     from vllm_gptoss.model.attention_backend import DecodeAttentionBackend

@@ -1,8 +1,9 @@
-"""vLLM's FlashAttention backend, with `ops.decode_attention` for steps in which every request has one query.
+"""vLLM's FlashAttention backend, with this package's kernels for what comes before it, and for decode steps all of it.
 
-Only `forward` differs, and only in such steps: cache, metadata, the write of keys and values and the support of CUDA
-graphs are FlashAttention's. Graphs of decode steps are captured with queries of length one and replayed for nothing
-else, so that the choice made while capturing holds.
+Queries and keys arrive as the projection leaves them. A step in which every request has one query is one launch,
+`ops.decode_attention`; before any other step `ops.rotate_and_write` rotates, and fills the cache for FlashAttention.
+Cache, metadata and the support of CUDA graphs are FlashAttention's. Graphs of decode steps are captured with queries of
+length one and replayed for nothing else, so that the choice made while capturing holds.
 """
 
 import torch
@@ -14,6 +15,7 @@ from vllm.v1.attention.backends.flash_attn import (
 )
 
 from vllm_gptoss import ops
+from vllm_gptoss.model.rotary import HeldAngles
 
 _HEAD_DIMS = (32, 64, 128)
 _MAX_GROUP = 16
@@ -21,12 +23,18 @@ _MAX_GROUP = 16
 
 
 class DecodeAttentionBackend(FlashAttentionBackend):
+    # Else vLLM's layer would write keys that are not rotated.
+    forward_includes_kv_cache_update = True
+
     @staticmethod
     def get_impl_cls() -> type["DecodeAttentionImpl"]:
         return DecodeAttentionImpl
 
 
 class DecodeAttentionImpl(FlashAttentionImpl):
+    angles: HeldAngles
+    """Of the step, shared by the layers of a model."""
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.window = None if self.sliding_window == (-1, -1) else self.sliding_window[0] + 1
@@ -58,16 +66,27 @@ class DecodeAttentionImpl(FlashAttentionImpl):
         output_scale: torch.Tensor | None = None,
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """As FlashAttention's: `query` and `output` [M, Hq, D], `kv_cache` [blocks, Hkv, block, 2 D]."""
-        is_plain = output_scale is None and output_block_scale is None
-        if not (self.serves_decode and is_plain and _is_decode(attn_metadata)):
+        """As FlashAttention's, with `query` [M, Hq, D], `key` and `value` [M, Hkv, D] not rotated.
+
+        `output` is [M, Hq, D], `kv_cache` [blocks, Hkv, block, 2 D].
+        """
+        if attn_metadata is None:
+            # vLLM measures memory, before there is a cache.
             return super().forward(
                 layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale
             )
-        requests = attn_metadata.num_actual_tokens
+        tokens = attn_metadata.num_actual_tokens
+        cos, sin = self.angles.held
+        slots = attn_metadata.slot_mapping[:tokens]
         keys, values = kv_cache.split(self.head_size, dim=-1)
+        is_plain = output_scale is None and output_block_scale is None
+        if not (self.serves_decode and is_plain and _is_decode(attn_metadata)):
+            query = ops.rotate_and_write(query, key, value, cos, sin, slots, keys, values)
+            return super().forward(
+                layer, query, key, value, kv_cache, attn_metadata, output, output_scale, output_block_scale
+            )
         ops.decode_attention(
-            query[:requests],
+            query[:tokens],
             keys,
             values,
             attn_metadata.block_table,
@@ -75,9 +94,10 @@ class DecodeAttentionImpl(FlashAttentionImpl):
             self.sinks,
             self.scale,
             self.window,
-            output[:requests],
+            output[:tokens],
             # While capturing, the longest that the model serves.
             attn_metadata.max_seq_len,
+            ops.NewTokens(key[:tokens], value[:tokens], cos[:tokens], sin[:tokens], slots),
         )
         return output
 

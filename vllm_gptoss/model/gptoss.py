@@ -12,7 +12,11 @@ from vllm.compilation.decorators import support_torch_compile
 from vllm.config import VllmConfig
 from vllm.distributed import get_pp_group
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    UnquantizedEmbeddingMethod,
+    VocabParallelEmbedding,
+)
 from vllm.model_executor.models.interfaces import (
     EagleModelMixin,
     SupportsEagle,
@@ -31,24 +35,26 @@ from vllm.sequence import IntermediateTensors
 from vllm_gptoss.model import loader
 from vllm_gptoss.model.attention import GptOssAttention
 from vllm_gptoss.model.config import ModelArgs
+from vllm_gptoss.model.decode_layers import WholeEmbeddingMethod, norm_class
 from vllm_gptoss.model.kernel_choice import choose_kernels, log_choice
 from vllm_gptoss.model.moe import GptOssMoE
-from vllm_gptoss.model.norm import RMSNorm
-from vllm_gptoss.model.rotary import RotaryAngles
+from vllm_gptoss.model.rotary import HeldAngles, RotaryAngles
 
 
 class GptOssLayer(nn.Module):
-    def __init__(self, vllm_config: VllmConfig, args: ModelArgs, prefix: str) -> None:
+    def __init__(self, vllm_config: VllmConfig, args: ModelArgs, angles: RotaryAngles, prefix: str) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(args.hidden_size, eps=args.rms_eps)
+        norm = norm_class(vllm_config)
+        self.input_layernorm = norm(args.hidden_size, eps=args.rms_eps)
         self.self_attn = GptOssAttention(
             args,
             window=args.windows[extract_layer_index(prefix)],
             cache_config=vllm_config.cache_config,
             quant_config=vllm_config.quant_config,
+            angles=angles,
             prefix=f"{prefix}.self_attn",
         )
-        self.post_attention_layernorm = RMSNorm(args.hidden_size, eps=args.rms_eps)
+        self.post_attention_layernorm = norm(args.hidden_size, eps=args.rms_eps)
         self.mlp = GptOssMoE(vllm_config, args, prefix=f"{prefix}.mlp")
 
     def forward(
@@ -71,13 +77,15 @@ class GptOssModel(nn.Module, EagleModelMixin):
         args = ModelArgs.from_hf(vllm_config.model_config.hf_config.to_dict())
         self.config = vllm_config.model_config.hf_config
         self.embed_tokens = VocabParallelEmbedding(args.vocab_size, args.hidden_size, prefix=f"{prefix}.embed_tokens")
-        self.rotary = RotaryAngles(args)
+        if type(self.embed_tokens.quant_method) is UnquantizedEmbeddingMethod:
+            self.embed_tokens.quant_method = WholeEmbeddingMethod()
+        self.rotary = angles = _angles(vllm_config, args)
         self.start_layer, self.end_layer, self.layers = make_layers(
             args.num_layers,
-            lambda prefix: GptOssLayer(vllm_config, args, prefix),
+            lambda prefix: GptOssLayer(vllm_config, args, angles, prefix),
             prefix=f"{prefix}.layers",
         )
-        self.norm = RMSNorm(args.hidden_size, eps=args.rms_eps)
+        self.norm = norm_class(vllm_config)(args.hidden_size, eps=args.rms_eps)
         self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
             ["hidden_states", "residual"], args.hidden_size
         )
@@ -110,6 +118,14 @@ class GptOssModel(nn.Module, EagleModelMixin):
             return IntermediateTensors({"hidden_states": x, "residual": residual})
         x, _ = self.norm(x, residual)
         return (x, drafter_states) if drafter_states else x
+
+
+def _angles(vllm_config: VllmConfig, args: ModelArgs) -> RotaryAngles:
+    """Held where this package's attention finds them, if it is this package's."""
+    is_power_of_two = args.head_dim & (args.head_dim - 1) == 0
+    if not (choose_kernels(vllm_config).attention and is_power_of_two):
+        return RotaryAngles(args)
+    return HeldAngles(args, vllm_config.scheduler_config.max_num_batched_tokens)
 
 
 class GptOssForCausalLM(nn.Module, SupportsPP, SupportsEagle, SupportsEagle3, SupportsLoRA):

@@ -5,7 +5,9 @@
 
 from typing import NamedTuple
 
-from vllm.config import VllmConfig
+import torch
+from vllm import envs
+from vllm.config import CompilationConfig, CompilationMode, VllmConfig
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 
@@ -13,6 +15,9 @@ MEASURED = ("NVIDIA H200",)
 """GPUs on which the benchmarks were run: `benchmarks/results`."""
 
 OPTION = "gptoss_kernels"
+
+ATTENTION = "vllm::unified_attention_with_output"
+"""The operation at which vLLM splits a compiled graph."""
 
 logger = init_logger(f"vllm.{__name__}")
 
@@ -22,6 +27,8 @@ class KernelChoice(NamedTuple):
 
     experts: bool
     attention: bool
+    dense: bool
+    """Projections and norms."""
     why: str
 
 
@@ -43,23 +50,22 @@ def choose_kernels(config: VllmConfig) -> KernelChoice:
     if asked not in ("auto", "own", "vllm"):
         raise ValueError(f"additional_config {OPTION!r} is {asked!r}: choose 'auto', 'own' or 'vllm'")
     if not current_platform.is_cuda():
-        return KernelChoice(False, False, "not an NVIDIA GPU")
+        return KernelChoice(False, False, False, "not an NVIDIA GPU")
     if asked == "vllm":
-        return KernelChoice(False, False, "asked for")
+        return KernelChoice(False, False, False, "asked for")
     gpu = current_platform.get_device_name()
     if asked == "auto" and gpu not in MEASURED:
-        return KernelChoice(False, False, f"{gpu} was not measured")
+        return KernelChoice(False, False, False, f"{gpu} was not measured")
     why = "asked for" if asked == "own" else f"measured on {gpu}"
-    against_experts, against_attention = _reasons_against(config)
+    against = _reasons_against(config)
     return KernelChoice(
-        experts=not against_experts,
-        attention=not against_attention,
-        why=", ".join([why, *(f"not with {reason}" for reason in against_experts + against_attention)]),
+        *(not reasons for reasons in against),
+        why=", ".join([why, *(f"not with {reason}" for reasons in against for reason in reasons)]),
     )
 
 
-def _reasons_against(config: VllmConfig) -> tuple[list[str], list[str]]:
-    """What this package's experts and attention do not do, of what `config` asks for."""
+def _reasons_against(config: VllmConfig) -> tuple[list[str], ...]:
+    """What this package's experts, attention and dense layers do not do, of what `config` asks for."""
     parallel = config.parallel_config
     experts = {
         "expert parallelism": parallel.enable_expert_parallel,
@@ -67,19 +73,38 @@ def _reasons_against(config: VllmConfig) -> tuple[list[str], list[str]]:
         "LoRA": config.lora_config is not None,
         "a bf16 checkpoint": config.quant_config is None,
         f"moe_backend {config.kernel_config.moe_backend}": config.kernel_config.moe_backend != "auto",
+        "VLLM_BATCH_INVARIANT": envs.VLLM_BATCH_INVARIANT,
     }
     attention = {
         f"KV cache in {config.cache_config.cache_dtype}": config.cache_config.cache_dtype not in ("auto", "bfloat16"),
         "an attention backend of choice": config.attention_config.backend is not None,
         "a GPU other than Hopper": not current_platform.is_device_capability(90),
         "context parallelism": parallel.decode_context_parallel_size > 1,
+        # The angles of a step have one place, and nothing but the split at attention orders their use.
+        "micro-batches": parallel.use_ubatching,
+        "attention inside of a compiled graph": _compiles_attention(config.compilation_config),
     }
-    return [name for name, asked in experts.items() if asked], [name for name, asked in attention.items() if asked]
+    dense = {
+        f"activations in {config.model_config.dtype}": config.model_config.dtype != torch.bfloat16,
+        f"linear_backend {config.kernel_config.linear_backend}": config.kernel_config.linear_backend != "auto",
+        # vLLM joins the sum over ranks with the norm behind it.
+        "tensor parallelism": parallel.tensor_parallel_size > 1,
+        "VLLM_BATCH_INVARIANT": envs.VLLM_BATCH_INVARIANT,
+    }
+    return tuple([name for name, asked in of.items() if asked] for of in (experts, attention, dense))
+
+
+def _compiles_attention(compilation: CompilationConfig) -> bool:
+    if compilation.mode == CompilationMode.NONE:
+        return False
+    splits = compilation.mode == CompilationMode.VLLM_COMPILE and not compilation.use_inductor_graph_partition
+    return not (splits and ATTENTION in (compilation.splitting_ops or ()))
 
 
 def log_choice(choice: KernelChoice) -> None:
     """One line at start."""
     own = [*(["router", "gate_up", "down"] if choice.experts else []), *(["decode_attention"] * choice.attention)]
+    own += ["dense", "rmsnorm"] if choice.dense else []
     if own:
         logger.info_once("gpt-oss kernels: %s for decoding, vLLM's for the rest (%s)", ", ".join(own), choice.why)
     else:

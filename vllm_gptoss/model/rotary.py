@@ -7,6 +7,7 @@ from torch import nn
 
 from vllm_gptoss import ops
 from vllm_gptoss.model.config import ModelArgs
+from vllm_gptoss.model.operations import register_operations
 
 
 class RotaryAngles(nn.Module):
@@ -22,3 +23,21 @@ class RotaryAngles(nn.Module):
 
     def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return ops.rope_cos_sin(positions, self.inv_freq, self.concentration)
+
+
+class HeldAngles(RotaryAngles):
+    """Angles that attention finds where they were put, for it is called without them."""
+
+    held: torch.Tensor
+
+    def __init__(self, args: ModelArgs, max_tokens: int) -> None:
+        super().__init__(args)
+        register_operations()
+        # One place for all steps: a CUDA graph holds its address.
+        held = torch.zeros(2, max_tokens, args.head_dim // 2, dtype=torch.float32)
+        self.register_buffer("held", held, persistent=False)
+
+    def forward(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = super().forward(positions)
+        torch.ops.vllm_gptoss.hold_angles(cos, sin, self.held)
+        return cos, sin
