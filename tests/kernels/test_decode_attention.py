@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from decode_step import POSITION, Case, Step, angles, make
+from sizes import ON_A_GPU
 
 from vllm_gptoss.kernels import decode_attention as module
 from vllm_gptoss.kernels.decode_attention import launch_config
@@ -109,7 +110,7 @@ def test_decode_attention(shape, max_seq_len, device):
     assert torch.equal(case.run(max_seq_len).out, step.out)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="too large for the interpreter")
+@ON_A_GPU
 @pytest.mark.parametrize("shape", LARGE.values(), ids=LARGE)
 def test_large(shape, device):
     case = make(*shape, device)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from sizes import cases
 
 from vllm_gptoss.kernels.dense import MAX_TOKENS, dense, dense_ref
 from vllm_gptoss.kernels.tuning import DenseConfig, pick_dense
@@ -40,7 +41,7 @@ CASES = {
 
 QKV, OUTPUT = (5120, 2880), (2880, 4096)
 
-ON_A_GPU = {
+LARGE = {
     **{f"qkv of {m}": Case(m, *QKV, pick_dense(m, *QKV)) for m in (1, 2, 8, 16, 17, 33, 64)},
     **{f"output of {m}": Case(m, *OUTPUT, pick_dense(m, *OUTPUT)) for m in (1, 8, 16, 17, 64)},
     **{f"output of 8, {k} columns": Case(8, 2880, k, pick_dense(8, 2880, k)) for k in (512, 1024, 2048)},
@@ -79,15 +80,6 @@ def tolerance(values: Tensors, total: torch.Tensor) -> torch.Tensor:
     return added * 2**-19 + total.abs() * (2**-8 if total.is_cuda else 2**-7)
 
 
-@pytest.fixture(params=[*CASES, *ON_A_GPU])
-def case(request, device) -> Case:
-    if request.param in CASES:
-        return CASES[request.param]
-    if device == "cpu":
-        pytest.skip("too large for the interpreter")
-    return ON_A_GPU[request.param]
-
-
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
     """Nothing may be read that no kernel has written."""
@@ -95,6 +87,7 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
 
 
+@pytest.mark.parametrize("case", cases(CASES, LARGE))
 def test_dense(case, device):
     values = make(case, device)
     expected = values.x.double() @ values.weight.double().T + (values.bias.double() if case.has_bias else 0)

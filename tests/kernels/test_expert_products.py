@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from sizes import cases
 
 from vllm_gptoss.kernels.down import down, down_ref
 from vllm_gptoss.kernels.gate_up import gate_up, gate_up_ref
@@ -46,7 +47,7 @@ CASES = {
     "all padding": Case(2, 4, 2, 128, 64, ExpertConfig(64, 8, 3), padding=2),
 }
 
-ON_A_GPU = {
+LARGE = {
     "20b decode": Case(1, 32, 4, 2880, 2880, ExpertConfig(64, 8, 4, shares=2)),
     "20b batch of 9": Case(9, 32, 4, 2880, 2880, ExpertConfig(128, 8, 4), padding=3),
     "20b batch of 64": Case(64, 32, 4, 2880, 2880, ExpertConfig(128, 16, 4)),
@@ -93,15 +94,6 @@ def error(out: torch.Tensor, expected: torch.Tensor) -> float:
     return ((out.float() - expected).norm() / expected.norm()).item()
 
 
-@pytest.fixture(params=[*CASES, *ON_A_GPU])
-def case(request, device) -> Case:
-    if request.param in CASES:
-        return CASES[request.param]
-    if device == "cpu":
-        pytest.skip("too large for the interpreter")
-    return ON_A_GPU[request.param]
-
-
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
     """Nothing may be read that no kernel has written."""
@@ -114,6 +106,7 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(torch, "empty", poison)
 
 
+@pytest.mark.parametrize("case", cases(CASES, LARGE))
 def test_gate_up(case, device):
     layer = make(case, device)
     blocks, scales, bias = layer.gate_up
@@ -126,6 +119,7 @@ def test_gate_up(case, device):
     assert not kept.any() or error(runs[0][kept], expected[kept]) < TOLERANCE
 
 
+@pytest.mark.parametrize("case", cases(CASES, LARGE))
 def test_down(case, device):
     layer = make(case, device)
     blocks, scales, bias = layer.down

@@ -1,7 +1,7 @@
-"""Operations that the compiler does not look into, because which kernel computes them depends on the step.
+"""Operations that the compiler does not look into.
 
 vLLM's compiler traces a model once for all numbers of tokens: a choice by their number has to stand inside of an
-operation, and so does what keeps a result where another operation finds it.
+operation, and so does what keeps a result where another operation finds it, and what it would make a bad kernel for.
 """
 
 import functools
