@@ -53,9 +53,10 @@ def experts(product: str, num_tokens: int, num_experts: int) -> object:
 
     ints = functools.partial(meta, dtype=torch.int32)
     pairs, rows = 4 * num_tokens, {"gate_up": 5760, "down": 2880}[product]
-    tiles = grouping.max_tiles(num_tokens, 4, num_experts, tuning.tile_tokens(pairs, num_experts))
+    tile = tuning.tile_tokens(pairs, num_experts)
+    tiles = grouping.max_tiles(num_tokens, 4, num_experts, tile)
     weights = meta(num_tokens, 4, dtype=torch.float32)
-    routing = grouping.Routing(weights, ints(num_tokens, 4), ints(pairs), ints(tiles), ints(tiles), ints(tiles))
+    routing = grouping.Routing(weights, ints(num_tokens, 4), ints(tiles), ints(tiles, tile))
     # The bytes of scales are padded to 256 rows and 128 columns, and biases are fp32, as the model keeps them.
     scales = meta(num_experts, -(-rows // 256) * 8, 2944, dtype=torch.uint8)
     held = ints(num_experts, rows // 4, 1440), scales, meta(num_experts, rows, dtype=torch.float32)

@@ -79,8 +79,10 @@ def make(case: Case, device: str) -> Layer:
     weights, ids = scores.topk(case.top_k)
     if case.padding:
         ids[-case.padding :], weights[-case.padding :] = -1, 0
-    groups = group_ref(ids, case.experts, case.config.tokens)
-    routing = Routing(*(tensor.to(device) for tensor in (weights, ids.int(), *groups)))
+    tiles, pairs = group_ref(ids, case.experts, case.config.tokens)
+    # Behind the last pair of a tile lies anything.
+    pairs = pairs.masked_fill(pairs < 0, 2**31 - 1)
+    routing = Routing(*(tensor.to(device) for tensor in (weights, ids.int(), tiles, pairs)))
     x = torch.randn(case.tokens, case.hidden, generator=generator).bfloat16().to(device)
     return Layer(x, routing, experts(2 * case.inter, case.hidden), experts(case.hidden, case.inter))
 

@@ -17,7 +17,7 @@ import triton.language as tl
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
 from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
 from vllm_gptoss.kernels.gluon import barrier, gl, jit
-from vllm_gptoss.kernels.grouping import Routing
+from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.router import MAX_HIDDEN
 from vllm_gptoss.kernels.scratch import check_not_capturing
 from vllm_gptoss.kernels.tuning import ExpertConfig
@@ -31,11 +31,11 @@ _SUMMED = tl.constexpr(16)
 
 @jit
 def _partial_sums(
-    hidden, pairs, first, count, blocks, scales, bias, partial, row, rows, columns, share,
+    hidden, pairs, count, blocks, scales, bias, partial, row, rows, columns, share,
     config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
-    pair = gl.load(pairs + first + lane, mask=lane < count, other=-1, cache_modifier=".cg")
+    pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
     steps = (columns + STEP - 1) // STEP
     begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
     acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
@@ -44,7 +44,7 @@ def _partial_sums(
     out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])
     acc = gl.convert_layout(acc, out)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
-    pair = gl.load(pairs + first + n, mask=n < count, other=0).to(gl.int64)
+    pair = gl.load(pairs + n, mask=n < count, other=0).to(gl.int64)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, out))
     gl.store(partial + pair[None, :] * rows + r[:, None], acc, mask=(r < rows)[:, None] & (n < count)[None, :])
 
@@ -76,19 +76,17 @@ def _sum_shares(
 
 @jit
 def _down_kernel(
-    hidden, pairs, tile_expert, tile_start, tile_count, blocks, scales, bias, weights, ids, partial, arrived, y,
+    hidden, tiles, pairs, blocks, scales, bias, weights, ids, partial, arrived, y,
     rows, columns, block_stride, scale_stride, num_tokens,
     top_k: tl.constexpr, config: tl.constexpr, sums: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
-    tile, share = gl.program_id(1), gl.program_id(2)
-    row = gl.program_id(0) * config.rows
+    row, share = gl.program_id(0) * config.rows, gl.program_id(2)
     # The router has ended before gate_up let this launch start; what it wrote is read past L1.
-    count = gl.load(tile_count + tile, cache_modifier=".cg")
+    tile = gl.load(tiles + gl.program_id(1), cache_modifier=".cg")
+    expert, count = (tile // TILE_EXPERT).to(gl.int64), tile % TILE_EXPERT
     if count > 0:
-        expert = gl.load(tile_expert + tile, cache_modifier=".cg").to(gl.int64)
-        first = gl.load(tile_start + tile, cache_modifier=".cg")
         _partial_sums(
-            hidden, pairs, first, count,
+            hidden, pairs + gl.program_id(1) * config.tokens, count,
             blocks + expert * block_stride, scales + expert * scale_stride, bias + expert * rows,
             partial + share.to(gl.int64) * num_tokens * top_k * rows,
             row, rows, columns, share, config, dependent,
@@ -147,10 +145,10 @@ def down(
     y = torch.empty(num_tokens, rows, dtype=hidden.dtype, device=hidden.device)
     words = scales.view(torch.int32)
     dependent, sums = launches_dependently(hidden.device), num_tokens <= MAX_SUMMED_BY_LAST
-    grid = (-(-rows // config.rows), len(routing.tile_expert), config.shares)
+    grid = (-(-rows // config.rows), len(routing.tiles), config.shares)
     _down_kernel[grid](
-        hidden, routing.pairs, routing.tile_expert, routing.tile_start, routing.tile_count, blocks, words, bias,
-        routing.weights, routing.ids, partial, _arrived(hidden.device), y,
+        hidden, routing.tiles, routing.pairs, blocks, words, bias, routing.weights, routing.ids, partial,
+        _arrived(hidden.device), y,
         rows, hidden.shape[1], blocks.stride(0), words.stride(0), num_tokens,
         top_k, config, sums, dependent, num_warps=config.warps, launch_pdl=dependent,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import triton.language as tl
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
 from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
 from vllm_gptoss.kernels.gluon import constexpr_function, gl, jit
-from vllm_gptoss.kernels.grouping import Routing
+from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.swiglu import swiglu_ref
 from vllm_gptoss.kernels.tuning import ExpertConfig
 
@@ -38,22 +38,22 @@ def _stored_layout(config):
 
 @jit
 def _gate_up_kernel(
-    x, pairs, tile_expert, tile_start, tile_count, blocks, scales, bias, hidden,
+    x, tiles, pairs, blocks, scales, bias, hidden,
     rows, columns, block_stride, scale_stride, alpha, limit,
     top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     if dependent:
         wait_for_predecessor()
         let_successor_start()
-    tile = gl.program_id(1)
-    count = gl.load(tile_count + tile)
+    tile = gl.load(tiles + gl.program_id(1))
+    pairs += gl.program_id(1) * config.tokens
+    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
+    # On its way together with the tile's word, whose count says how much of it there is.
+    pair = gl.load(pairs + lane)
+    expert, count = (tile // TILE_EXPERT).to(gl.int64), tile % TILE_EXPERT
     if count == 0:
         return
-    expert = gl.load(tile_expert + tile).to(gl.int64)
-    first = gl.load(tile_start + tile)
     row = gl.program_id(0) * config.rows
-    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
-    pair = gl.load(pairs + first + lane, mask=lane < count, other=-1)
     source = gl.where(lane < count, pair // top_k, -1)
     blocks += expert * block_stride
     scales += expert * scale_stride
@@ -64,7 +64,7 @@ def _gate_up_kernel(
     h = _swiglu(acc, alpha, limit, config).to(gl.bfloat16)
     out: tl.constexpr = _stored_layout(config)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
-    pair = gl.load(pairs + first + n, mask=n < count, other=0).to(gl.int64)
+    pair = gl.load(pairs + n, mask=n < count, other=0).to(gl.int64)
     value = row // 2 + gl.arange(0, config.rows // 2, layout=gl.SliceLayout(1, out))
     inside = (value < rows // 2)[:, None] & (n < count)[None, :]
     gl.store(hidden + pair[None, :] * (rows // 2) + value[:, None], h, mask=inside)
@@ -88,10 +88,10 @@ def gate_up(
     top_k, rows = routing.ids.shape[1], bias.shape[1]
     hidden = torch.empty(routing.ids.numel(), rows // 2, dtype=x.dtype, device=x.device)
     words = scales.view(torch.int32)
-    grid = (-(-rows // config.rows), len(routing.tile_expert))
+    grid = (-(-rows // config.rows), len(routing.tiles))
     dependent = launches_dependently(x.device)
     _gate_up_kernel[grid](
-        x, routing.pairs, routing.tile_expert, routing.tile_start, routing.tile_count, blocks, words, bias, hidden,
+        x, routing.tiles, routing.pairs, blocks, words, bias, hidden,
         rows, x.shape[1], blocks.stride(0), words.stride(0), alpha, limit,
         top_k, config, dependent, num_warps=config.warps, launch_pdl=dependent,
     )  # fmt: skip

@@ -18,15 +18,17 @@ MAX_PAIRS = (1 << 15) - 1
 """What 15 bits count: a place stands above the bits of a row, in a word of 32 with a sign."""
 
 
+TILE_EXPERT = tl.constexpr(256)
+"""Of a tile's word: more than a tile has pairs."""
+
+
 class Routing(NamedTuple):
     """What the experts need to know of a batch. Experts are local ids where there is an `expert_map`."""
 
     weights: torch.Tensor  # [M, K] fp32, 0 in padding rows
     ids: torch.Tensor  # [M, K] int32, -1 in padding rows and for experts held elsewhere
-    pairs: torch.Tensor  # [M * K] int32, by expert, ascending within one; -1 behind the last
-    tile_expert: torch.Tensor  # [T] int32, ascending; 0 behind the last tile
-    tile_start: torch.Tensor  # [T] int32, where the tile begins in `pairs`; 0 behind the last tile
-    tile_count: torch.Tensor  # [T] int32, at most `tile`; 0 behind the last tile
+    tiles: torch.Tensor  # [T] int32, TILE_EXPERT * expert + pairs of the tile; experts ascend; 0 behind the last tile
+    pairs: torch.Tensor  # [T, tile] int32, those of each tile, ascending; anything behind the last of a tile
 
 
 def max_tiles(num_tokens: int, top_k: int, num_experts: int, tile: int) -> int:
@@ -46,38 +48,28 @@ def _popcount(bits):
 
 
 @triton.jit
-def _store_tile(tile_expert_ptr, tile_start_ptr, tile_count_ptr, first, i, experts, starts, counts, tile: tl.constexpr):
-    """Tile `i` of each of `experts` that has so many; its first is tile `first` of all."""
-    mask = i * tile < counts
-    tl.store(tile_expert_ptr + first + i, experts, mask)
-    tl.store(tile_start_ptr + first + i, starts + i * tile, mask)
-    tl.store(tile_count_ptr + first + i, tl.minimum(counts - i * tile, tile), mask)
-
-
-@triton.jit
 def _store_tiles(
-    starts, counts, experts, tile_expert_ptr, tile_start_ptr, tile_count_ptr, num_tiles,
+    first, counts, experts, tiles_ptr, num_tiles,
     tile: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
 ):  # fmt: skip
+    """Of each expert its tiles, beginning with tile `first` of all; zeros behind the last expert's."""
     tiles = (counts + tile - 1) // tile
-    first = tl.cumsum(tiles) - tiles
     most: tl.constexpr = (max_rows + tile - 1) // tile
     if most <= 8:
         for i in tl.static_range(most):
-            _store_tile(tile_expert_ptr, tile_start_ptr, tile_count_ptr, first, i, experts, starts, counts, tile)
+            held = tl.minimum(counts - i * tile, tile)
+            tl.store(tiles_ptr + first + i, experts * TILE_EXPERT + held, mask=held > 0)
     else:
         for i in range(0, tl.max(tiles)):
-            _store_tile(tile_expert_ptr, tile_start_ptr, tile_count_ptr, first, i, experts, starts, counts, tile)
+            held = tl.minimum(counts - i * tile, tile)
+            tl.store(tiles_ptr + first + i, experts * TILE_EXPERT + held, mask=held > 0)
     at = tl.arange(0, max_num_tiles)
-    is_unused = (at >= tl.sum(tiles)) & (at < num_tiles)
-    tl.store(tile_expert_ptr + at, 0, mask=is_unused)
-    tl.store(tile_start_ptr + at, 0, mask=is_unused)
-    tl.store(tile_count_ptr + at, 0, mask=is_unused)
+    tl.store(tiles_ptr + at, 0, mask=(at >= tl.sum(tiles)) & (at < num_tiles))
 
 
 @triton.jit
 def group(
-    chosen_by, ids, experts, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr, num_tokens, num_tiles,
+    chosen_by, ids, experts, tiles_ptr, pairs_ptr, num_tiles,
     top_k: tl.constexpr, tile: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
 ):  # fmt: skip
     """Sort pairs by expert and cut tiles. `ids`: int32 [max_rows * slots], -1 where there is no pair; slots >= top_k.
@@ -94,28 +86,28 @@ def group(
         last = tl.gather(chosen_by, experts * words + words - 1, 0)
         starts = tl.gather(chosen_by, experts * words, 0) >> ROW
         counts = (last >> ROW) + _popcount(last) - starts
+    tiles = (counts + tile - 1) // tile
+    first = tl.cumsum(tiles) - tiles
+    _store_tiles(first, counts, experts, tiles_ptr, num_tiles, tile, max_rows, max_num_tiles)
     at = tl.arange(0, max_rows * slots)
     token, slot = at // slots, at % slots
-    pair = token * top_k + slot
-    found = tl.gather(chosen_by, tl.maximum(ids, 0) * words + token // ROW, 0)
+    expert = tl.maximum(ids, 0)
+    found = tl.gather(chosen_by, expert * words + token // ROW, 0)
     place = (found >> ROW) + _popcount(found & ((1 << (token % ROW)) - 1))
-    tl.store(pairs_ptr + place, pair, mask=ids >= 0)
-    is_pair = (token < num_tokens) & (slot < top_k)
-    tl.store(pairs_ptr + pair, -1, mask=is_pair & (pair >= tl.sum(counts)))
-    _store_tiles(
-        starts, counts, experts, tile_expert_ptr, tile_start_ptr, tile_count_ptr, num_tiles, tile, max_rows,
-        max_num_tiles,
-    )  # fmt: skip
+    # From its place among all pairs to that in its expert's tiles, of which the last may have room behind it.
+    place += tl.gather(first * tile - starts, expert, 0)
+    tl.store(pairs_ptr + place, token * top_k + slot, mask=ids >= 0)
 
 
-def group_ref(ids: torch.Tensor, num_experts: int, tile: int) -> tuple[torch.Tensor, ...]:
-    """`pairs`, `tile_expert`, `tile_start` and `tile_count` of `ids` [M, K], as `Routing` lays them out."""
-    pairs, tiles = [], []
+def group_ref(ids: torch.Tensor, num_experts: int, tile: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`tiles` and `pairs` of `ids` [M, K], as `Routing` lays them out; -1 behind the last pair of a tile."""
+    tiles, pairs = [], []
     for expert in range(num_experts):
         members = (ids.flatten() == expert).nonzero()[:, 0].tolist()
-        tiles += [(expert, len(pairs) + i, min(tile, len(members) - i)) for i in range(0, len(members), tile)]
-        pairs += members
-    pairs += [-1] * (ids.numel() - len(pairs))
-    tiles += [(0, 0, 0)] * (max_tiles(*ids.shape, num_experts, tile) - len(tiles))
+        for begin in range(0, len(members), tile):
+            held = members[begin : begin + tile]
+            tiles.append(TILE_EXPERT.value * expert + len(held))
+            pairs += held + [-1] * (tile - len(held))
+    unused = max_tiles(*ids.shape, num_experts, tile) - len(tiles)
     ints = functools.partial(torch.tensor, dtype=torch.int32, device=ids.device)
-    return ints(pairs), *ints(tiles).view(-1, 3).T.contiguous().unbind()
+    return ints(tiles + [0] * unused), ints(pairs + [-1] * (unused * tile)).view(-1, tile)

@@ -141,8 +141,8 @@ def _chosen_by_all(
 
 @triton.jit(do_not_specialize=["num_tokens", "num_tiles"])
 def _router_kernel(
-    x_ptr, weight_ptr, bias_ptr, valid_ptr, map_ptr, weights_ptr, ids_ptr, pairs_ptr, tile_expert_ptr,
-    tile_start_ptr, tile_count_ptr, partial_ptr, chosen_by_ptr, counter_ptr, num_tokens, num_tiles,
+    x_ptr, weight_ptr, bias_ptr, valid_ptr, map_ptr, weights_ptr, ids_ptr, tiles_ptr, pairs_ptr,
+    partial_ptr, chosen_by_ptr, counter_ptr, num_tokens, num_tiles,
     num_experts: tl.constexpr, hidden: tl.constexpr, top_k: tl.constexpr, tile: tl.constexpr,
     block: tl.constexpr, width: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
     dependent: tl.constexpr,
@@ -162,17 +162,15 @@ def _router_kernel(
             logits, rows, experts, valid_ptr, map_ptr, weights_ptr, ids_ptr, num_tokens, num_experts, top_k
         )
         if max_rows == ROW:
-            group(
-                chosen_by, tl.reshape(ids, [ids.numel]), experts, pairs_ptr, tile_expert_ptr, tile_start_ptr,
-                tile_count_ptr, num_tokens, num_tiles, top_k, tile, max_rows, max_num_tiles,
-            )  # fmt: skip
+            ids = tl.reshape(ids, [ids.numel])
+            group(chosen_by, ids, experts, tiles_ptr, pairs_ptr, num_tiles, top_k, tile, max_rows, max_num_tiles)
         else:
             tl.store(chosen_by_ptr + experts * (max_rows // ROW) + row, chosen_by)
             if _arrives_last(counter_ptr, tl.num_programs(2)):
                 all_ids, all_chosen_by = _chosen_by_all(ids_ptr, chosen_by_ptr, num_tokens, top_k, width, max_rows)
                 group(
-                    all_chosen_by, all_ids, experts, pairs_ptr, tile_expert_ptr, tile_start_ptr, tile_count_ptr,
-                    num_tokens, num_tiles, top_k, tile, max_rows, max_num_tiles,
+                    all_chosen_by, all_ids, experts, tiles_ptr, pairs_ptr, num_tiles,
+                    top_k, tile, max_rows, max_num_tiles,
                 )  # fmt: skip
 
 
@@ -213,7 +211,7 @@ def route(
     num_tiles = max_tiles(num_tokens, top_k, num_experts, tile)
     ints = functools.partial(torch.empty, dtype=torch.int32, device=x.device)
     weights = torch.empty(num_tokens, top_k, dtype=torch.float32, device=x.device)
-    routing = Routing(weights, ints(num_tokens, top_k), ints(num_tokens * top_k), *(ints(num_tiles) for _ in range(3)))
+    routing = Routing(weights, ints(num_tokens, top_k), ints(num_tiles), ints(num_tiles, tile))
     if num_tokens == 0:
         return routing
     # Few parts, such that one program sums them quickly, and enough of them to keep 16 to 48 programs reading.
