@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from vllm.config import CUDAGraphMode
 from vllm.v1.attention.backends import flash_attn
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 
 from vllm_gptoss import ops
 from vllm_gptoss.kernels.kv_write import rotate_and_write_ref
-from vllm_gptoss.model.attention_backend import DecodeAttentionBackend, DecodeAttentionImpl
+from vllm_gptoss.model.attention_backend import DecodeAttentionBackend, DecodeAttentionBuilder, DecodeAttentionImpl
 
 HEADS, KV_HEADS, HEAD_DIM, BLOCK = 8, 2, 64, 16
 LENGTHS = [20, 150, 0]
@@ -193,9 +194,28 @@ def test_the_rest_is_flash_attention():
     stock = flash_attn.FlashAttentionBackend
     # The member of vLLM's enumeration that a layer looks up.
     assert AttentionBackendEnum[DecodeAttentionBackend.get_name()] is AttentionBackendEnum.FLASH_ATTN
-    assert DecodeAttentionBackend.get_builder_cls() is stock.get_builder_cls()
     # Else the layer would write keys as they came, not rotated.
     assert DecodeAttentionBackend.forward_includes_kv_cache_update
     assert DecodeAttentionBackend.supports_sink() == stock.supports_sink()
     # vLLM groups layers by this name, and ours must not be grouped with its own.
     assert DecodeAttentionBackend.full_cls_name() != stock.full_cls_name()
+
+
+@pytest.mark.parametrize(
+    ("mode", "max_query_len", "splits"),
+    [
+        (CUDAGraphMode.FULL_AND_PIECEWISE, 1, 32),
+        (CUDAGraphMode.FULL_AND_PIECEWISE, 7, 0),
+        (CUDAGraphMode.FULL_DECODE_ONLY, 7, 0),
+        # One graph for all steps keeps its bound.
+        (CUDAGraphMode.FULL, 7, 32),
+    ],
+)
+def test_prompts_have_no_bound_on_splits(mode, max_query_len, splits, monkeypatch):
+    """vLLM's builder is not asked: it needs a GPU."""
+    stock = SimpleNamespace(max_query_len=max_query_len, max_num_splits=32)
+    monkeypatch.setattr(flash_attn.FlashAttentionMetadataBuilder, "build", lambda *_: stock)
+    builder = object.__new__(DecodeAttentionBackend.get_builder_cls())
+    builder.compilation_config = SimpleNamespace(cudagraph_mode=mode)
+    assert isinstance(builder, DecodeAttentionBuilder)
+    assert builder.build(0, None).max_num_splits == splits

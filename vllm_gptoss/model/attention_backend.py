@@ -7,11 +7,14 @@ length one and replayed for nothing else, so that the choice made while capturin
 """
 
 import torch
-from vllm.v1.attention.backend import AttentionType
+from vllm import envs
+from vllm.config import CUDAGraphMode
+from vllm.v1.attention.backend import AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.flash_attn import (
     FlashAttentionBackend,
     FlashAttentionImpl,
     FlashAttentionMetadata,
+    FlashAttentionMetadataBuilder,
 )
 
 from vllm_gptoss import ops
@@ -29,6 +32,27 @@ class DecodeAttentionBackend(FlashAttentionBackend):
     @staticmethod
     def get_impl_cls() -> type["DecodeAttentionImpl"]:
         return DecodeAttentionImpl
+
+    @staticmethod
+    def get_builder_cls() -> type["DecodeAttentionBuilder"]:
+        return DecodeAttentionBuilder
+
+
+class DecodeAttentionBuilder(FlashAttentionMetadataBuilder):
+    """Steps outside of a graph have as many splits as FlashAttention finds good.
+
+    A graph of decode steps would need a bound on them, and vLLM sets it for all steps of so few tokens: partial sums of
+    a prompt's every token, half a gigabyte at 1024 tokens, and a launch to combine what is not split.
+    """
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: CommonAttentionMetadata, fast_build: bool = False
+    ) -> FlashAttentionMetadata:
+        metadata = super().build(common_prefix_len, common_attn_metadata, fast_build)
+        mode = self.compilation_config.cudagraph_mode
+        if metadata.max_query_len > 1 and mode.mixed_mode() != CUDAGraphMode.FULL and not envs.VLLM_BATCH_INVARIANT:
+            metadata.max_num_splits = 0
+        return metadata
 
 
 class DecodeAttentionImpl(FlashAttentionImpl):
