@@ -54,20 +54,21 @@ def test_norm_of_the_sum(shape, dtype):
     before = x.clone(), residual.clone()
     normed, total = rmsnorm_ref(x, weight, EPS, residual)
     assert torch.equal(total, (x.double() + residual.double()).to(dtype))
-    torch.testing.assert_close(normed.double(), naive(total, weight, EPS), rtol=RTOL[dtype], atol=0)
+    expected = naive(x.double() + residual.double(), weight, EPS)
+    torch.testing.assert_close(normed.double(), expected, rtol=RTOL[dtype], atol=0)
     assert torch.equal(x, before[0])
     assert torch.equal(residual, before[1])
 
 
-def test_norms_the_sum_as_it_was_rounded():
-    # 256 + 0.99 is 256 in bf16: the row is even, and normalises to ones. Unrounded it starts with 1.0019.
+def test_norms_the_sum_before_it_is_rounded():
+    # 256 + 0.99 is 256 in bf16: rounded, the row would be even, and normalise to ones.
     x = torch.tensor([[0.99, 256.0]], dtype=torch.bfloat16)
     residual = torch.tensor([[256.0, 0.0]], dtype=torch.bfloat16)
     # The weight, in fp32, lies just under the value that rounds up.
     weight = torch.full((2,), 1.0039)
     normed, total = rmsnorm_ref(x, weight, EPS, residual)
     assert total.tolist() == [[256.0, 256.0]]
-    assert normed.tolist() == [[1.0, 1.0]]
+    assert normed.tolist() == [[1.0078125, 1.0]]
 
 
 def test_the_weight_stays_fp32():
@@ -136,17 +137,19 @@ def test_kernel_of_the_sum(shape, dtype, device):
     if device == "cuda":
         assert torch.equal(total, x + residual)
     torch.testing.assert_close(total.double(), x.double() + residual.double(), rtol=rtol, atol=0)
-    torch.testing.assert_close(normed.cpu().double(), naive(total.cpu(), weight.cpu(), EPS), rtol=rtol, atol=0)
+    expected = naive((x.double() + residual.double()).cpu(), weight.cpu(), EPS)
+    torch.testing.assert_close(normed.cpu().double(), expected, rtol=rtol, atol=0)
     assert torch.equal(x, before[0])
     assert torch.equal(residual, before[1])
 
 
-def test_kernel_norms_the_sum_as_it_was_rounded(device):
-    # As above; the bias of cutting off lies on the same side as rounding here.
+def test_kernel_norms_the_sum_before_it_is_rounded(device):
+    # As above; where the interpreter cuts off, the weight lies just under the value itself.
     x, residual = (torch.tensor([row], dtype=torch.bfloat16, device=device) for row in ([0.99, 256.0], [256.0, 0.0]))
-    normed, total = rmsnorm(x, torch.full((2,), 1.0039, device=device), EPS, residual)
+    weight = torch.full((2,), 1.0039 if device == "cuda" else 1.0077, device=device)
+    normed, total = rmsnorm(x, weight, EPS, residual)
     assert total.tolist() == [[256.0, 256.0]]
-    assert normed.tolist() == [[1.0, 1.0]]
+    assert normed.tolist() == [[1.0078125, 1.0]]
 
 
 def test_kernel_takes_rows_that_lie_apart(device):

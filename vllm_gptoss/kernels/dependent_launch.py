@@ -9,16 +9,19 @@ Triton. Three rules keep it exact:
 
 - every program of every kernel so launched waits, also one that has nothing to do: a launch has ended once its programs
   have, and so it ends after the one before it;
-- before it has waited a program reads nothing but weights and writes nothing at all: the memory that it writes may
-  still be read by the launch before;
-- it lets its successor start only after it has waited itself: then, if its predecessor is such a launch too, the launch
-  before that one has ended, and its results may be read past L1 without waiting.
+- before it has waited a program reads nothing but weights, and what was written before the launch that precedes it,
+  and writes nothing at all: the memory that it writes may still be read by the launch before;
+- it lets its successor start after it has waited itself: by then all launches before the one before it have ended, and
+  the successor may read their results past L1. A kernel whose successors read nothing but weights before they wait
+  (`rmsnorm`, `router`) lets them start at once: they ask for these weights while others still compute.
 
 GPUs from compute capability 9.0 on. Source: CUDA programming guide, "Programmatic Dependent Launch".
 """
 
 import torch
 import triton
+
+from vllm_gptoss.kernels.capability import HOPPER, capability
 
 if triton.knobs.runtime.interpret:
 
@@ -34,13 +37,7 @@ else:
 
 __all__ = ["launches_dependently", "let_successor_start", "wait_for_predecessor"]
 
-FIRST_CAPABILITY = 90
-
 
 def launches_dependently(device: torch.device) -> bool:
     """Whether the GPU that a launch on `device` goes to knows dependent launches."""
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        return 10 * major + minor >= FIRST_CAPABILITY
-    # Compilation for a GPU that is not here takes tensors without memory.
-    return device.type == "meta" and triton.runtime.driver.active.get_current_target().arch >= FIRST_CAPABILITY
+    return capability(device) >= HOPPER

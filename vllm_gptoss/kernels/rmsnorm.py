@@ -1,11 +1,13 @@
 """Root-mean-square normalisation, with the addition of the residual stream in front of it.
 
-    s = x + residual                               in the dtype of x
+    s = x + residual                               in fp32; cast for the next residual
     y = s / sqrt(mean(s ** 2) + eps) * weight      in fp32, one cast at the end
 
 Layout: one row of [M, H] a token; any strides.
 
-Source: Zhang and Sennrich 2019, arXiv 1910.07467; the rounding points of gpt-oss.
+The norm is that of the sum before its cast, as where vLLM's compiler joins the two.
+
+Source: Zhang and Sennrich 2019, arXiv 1910.07467.
 """
 
 from typing import overload
@@ -23,21 +25,20 @@ def _rmsnorm_kernel(
     width: tl.constexpr, block: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     """One row a program."""
+    if dependent:
+        let_successor_start()
     column = tl.arange(0, block)
     inside = column < width
     factor = tl.load(weight + column, mask=inside, other=0).to(tl.float32)
     if dependent:
         wait_for_predecessor()
-        let_successor_start()
     row = tl.program_id(0).to(tl.int64)
-    value = tl.load(x + row * x_stride + column, mask=inside, other=0)
+    value = tl.load(x + row * x_stride + column, mask=inside, other=0).to(tl.float32)
     if residual is not None:
-        other = tl.load(residual + row * residual_stride + column, mask=inside, other=0)
-        value = (value.to(tl.float32) + other.to(tl.float32)).to(value.dtype)
-        tl.store(total + row * width + column, value, mask=inside)
-    wide = value.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(wide * wide) / width + eps)
-    tl.store(normed + row * width + column, (wide * scale * factor).to(value.dtype), mask=inside)
+        value += tl.load(residual + row * residual_stride + column, mask=inside, other=0).to(tl.float32)
+        tl.store(total + row * width + column, value.to(x.dtype.element_ty), mask=inside)
+    scale = tl.rsqrt(tl.sum(value * value) / width + eps)
+    tl.store(normed + row * width + column, (value * scale * factor).to(x.dtype.element_ty), mask=inside)
 
 
 @overload
@@ -86,8 +87,7 @@ def rmsnorm_ref(
 
     `weight` [H] may have another dtype: the product is in fp32. Neither input is written.
     """
-    total = x if residual is None else x + residual
-    wide = total.float()
+    wide = x.float() if residual is None else x.float() + residual.float()
     scale = wide.square().mean(dim=-1, keepdim=True).add_(eps).rsqrt_()
     normed = (wide * scale).mul_(weight.float()).to(x.dtype)
-    return normed if residual is None else (normed, total)
+    return normed if residual is None else (normed, wide.to(x.dtype))

@@ -53,7 +53,6 @@ def _partial_logits(
     weight = tl.load(weight_ptr + experts[:, None] * hidden + h, mask, other=0.0)
     if dependent:
         wait_for_predecessor()
-        let_successor_start()
     x = tl.load(x_ptr + rows[:, None] * hidden + h, (rows < num_tokens)[:, None] & in_hidden, other=0.0)
     return tl.dot(x, weight.T)
 
@@ -148,6 +147,8 @@ def _router_kernel(
     dependent: tl.constexpr,
 ):  # fmt: skip
     """Grid: parts of H, columns of experts, rows of tokens. The last program of a row chooses, the last row groups."""
+    if dependent:
+        let_successor_start()
     splits: tl.constexpr = (hidden + block - 1) // block
     row = tl.program_id(2)
     rows = row * ROW + tl.arange(0, ROW)
