@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import let_successor_start, wait_for_predecessor
+from vllm_gptoss.kernels.l2_prefetch import ask_for_each
 
 
 @triton.jit
@@ -18,6 +19,21 @@ def load_rotated(head_ptr, cos, sin, mask, head_dim: tl.constexpr):
     # Loaded a second time: within a tensor Triton moves nothing but by way of shared memory.
     partner = tl.load(head_ptr + (dims + head_dim // 2) % head_dim, mask=mask, other=0.0)
     return (x.to(tl.float32) * cos + partner.to(tl.float32) * sin).to(x.dtype)
+
+
+@triton.jit
+def _ask_for_first_tile(
+    key_ptr, value_ptr, table_ptr, begin, end, block_stride, slot_stride,
+    head_dim: tl.constexpr, block: tl.constexpr, tile: tl.constexpr,
+):  # fmt: skip
+    """Of `_attend`: where it lies is a load away, and what lies there another."""
+    position = begin + tl.arange(0, tile)
+    live = position < end
+    found = tl.load(table_ptr + position // block, mask=live, other=0).to(tl.int64)
+    at = found * block_stride + position % block * slot_stride
+    sizes = tl.where(live, head_dim * (key_ptr.dtype.element_ty.primitive_bitwidth // 8), 0)
+    ask_for_each(key_ptr + at, sizes)
+    ask_for_each(value_ptr + at, sizes)
 
 
 @triton.jit
@@ -134,9 +150,6 @@ def decode_attention_kernel(
     splits_tile: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     """Grid: key-value heads, requests, splits. `scale_log2` is scale * log2(e); a window of 0 is none."""
-    if dependent:
-        wait_for_predecessor()
-        let_successor_start()
     head, request, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
     length = tl.load(seq_lens_ptr + request)
     first = tl.maximum(length - window, 0) if window else 0
@@ -144,15 +157,20 @@ def decode_attention_kernel(
     run = tl.maximum(tl.cdiv(cached - first, tl.num_programs(2) * tile), 1) * tile
     # The first split of a request of no keys in the cache stays, for its new key or its zeros.
     begin = first + split * run
-    if begin >= tl.maximum(cached, first + 1):
-        return
     end = tl.minimum(begin + run, cached)
-    rows, dims = tl.arange(0, 16), tl.arange(0, head_dim)  # the fewest rows that the tensor core takes
-    mask = rows < group
-    q_ptr += request * q_row_stride + (head * group + rows)[:, None] * q_head_stride
     key_ptr += head * head_stride
     value_ptr += head * head_stride
     table_ptr += request * table_stride
+    if dependent:
+        # All this is older than the launch before: it wrote q and the new keys alone.
+        _ask_for_first_tile(key_ptr, value_ptr, table_ptr, begin, end, block_stride, slot_stride, head_dim, block, tile)
+        wait_for_predecessor()
+        let_successor_start()
+    if begin >= tl.maximum(cached, first + 1):
+        return
+    rows, dims = tl.arange(0, 16), tl.arange(0, head_dim)  # the fewest rows that the tensor core takes
+    mask = rows < group
+    q_ptr += request * q_row_stride + (head * group + rows)[:, None] * q_head_stride
     angle = request * (head_dim // 2) + dims % (head_dim // 2)
     cos, sin = tl.load(cos_ptr + angle)[None, :], tl.load(sin_ptr + angle)
     sin = tl.where(dims < head_dim // 2, -sin, sin)[None, :]
