@@ -26,7 +26,6 @@ ERROR_LIMIT = 3e-3
 """Relative, in norm. One rounding to bf16 is 1.7e-3."""
 
 SWEPT = {"rows": (32, 64, 128), "step": (64, 128), "stages": (3, 4, 6, 8), "shares": (1, 2, 3, 4, 6, 8)}
-BEST = 5
 LEAST_ON_THE_WAY = 32 << 10
 """Bytes for each processor: what the bus brings while one of them is awaited. With less it can't be busy."""
 
@@ -96,7 +95,7 @@ def _check(values: Inputs, variants: dict[object, Sequence[Callable[[], "torch.T
         assert error < ERROR_LIMIT, f"{name} is off by {error:.1e}"
 
 
-def _configs(tokens: int, rows: int, columns: int) -> Iterable[DenseConfig]:
+def configs(tokens: int, rows: int, columns: int) -> Iterable[DenseConfig]:
     """Those of the swept that run at once, and keep the bus busy or at least half of the weights on the way."""
     import torch
 
@@ -116,20 +115,8 @@ def _configs(tokens: int, rows: int, columns: int) -> Iterable[DenseConfig]:
 
 def _sweep(name: str, inputs: Sequence[Inputs], picked: DenseConfig, moved: int, rounds: int) -> None:
     """Print the best launch parameters, and where those that tuning.py picks stand among all."""
-    configs = dict.fromkeys([picked, *_configs(picked.tokens, *inputs[0][1].shape)])
-    calls = {config: _ours(inputs, config) for config in configs}
+    swept = dict.fromkeys([picked, *configs(picked.tokens, *inputs[0][1].shape)])
+    calls = {config: _ours(inputs, config) for config in swept}
     _check(inputs[0], calls)
     times = timing.time_graphs(calls, rounds)
-    ranked = sorted(times, key=lambda config: times[config].median)
-    rows = [
-        (
-            f"{rank}{' picked' if config == picked else ''}",
-            *config,
-            str(times[config]),
-            moved / times[config].median / 1e3,
-        )
-        for rank, config in enumerate(ranked, 1)
-        if rank <= BEST or config == picked
-    ]
-    head = (f"{name} of {len(ranked)}", *DenseConfig._fields, "us (p20-p80)", "GB/s")
-    print(report.table(head, rows), end="\n\n", flush=True)
+    print(report.ranked(name, times, picked, moved), end="\n\n", flush=True)

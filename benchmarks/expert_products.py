@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from vllm_gptoss.kernels.grouping import Routing
+    from vllm_gptoss.ops import SwizzledExperts
 
 SHAPES = ("20b", "120b")
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -35,7 +36,6 @@ SWEPT_TOKENS = (8, 16, 32, 64, 128)
 SWEPT_STAGES = (3, 4, 6)
 SHARED_BYTES = 113 << 10
 """Of the larger configurations two programs are to fit an SM of Hopper."""
-BEST = 5
 
 
 class Weights(NamedTuple):
@@ -66,7 +66,7 @@ class Product(NamedTuple):
     name: str
     half: int  # 0: from tokens to pairs, the first of an expert's two products; 1: back
     shares: tuple[int, ...]  # to sweep over
-    pick: Callable[[int, int], ExpertConfig]  # of pairs and experts
+    pick: Callable[[int, int, bool], ExpertConfig]  # of pairs and experts, and whether for Hopper
     ours: Callable[[Inputs, "Routing", ExpertConfig], "torch.Tensor"]
     stock: Callable[[Inputs], "torch.Tensor"]
     expected: Callable[[Inputs, "torch.Tensor"], "torch.Tensor"]  # fp32, by fp32 weights [E, R, C]
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, product: Product) -> None:
         layers = [_weights(args, product.half) for _ in range(LAYERS)]
         for batch in options.batches:
             inputs = [_inputs(args, weights, batch, product.half) for weights in layers]
-            picked = product.pick(batch * args.experts_per_token, args.num_experts)
+            picked = product.pick(batch * args.experts_per_token, args.num_experts, is_hopper())
             if options.sweep:
                 _sweep(f"{model} M={batch}", product, inputs, picked, options.rounds)
                 continue
@@ -107,14 +107,18 @@ def run(options: argparse.Namespace, product: Product) -> None:
             kept.add_op(f"{model} M={batch}", times["ours"], _moved(product, inputs), flops, times["stock"])
 
 
-def _weights(args: ModelArgs, half: int) -> Weights:
+def is_hopper() -> bool:
+    import torch
+
+    from vllm_gptoss.kernels.capability import HOPPER, capability
+
+    return capability(torch.device("cuda")) == HOPPER
+
+
+def random_experts(args: ModelArgs) -> "SwizzledExperts":
     """Of a layer: every word is eight valid weights, every row has scales of 2 ** -9 to 2 ** -5."""
     import torch
 
-    # Makes `triton_kernels` importable, and puts its routing as vLLM serves it.
-    import vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe  # noqa: F401
-
-    from vllm_gptoss.model import vllm_experts
     from vllm_gptoss.ops import SwizzledExperts
 
     def random(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -127,8 +131,17 @@ def _weights(args: ModelArgs, half: int) -> Weights:
         )
 
     hidden, inter = args.hidden_size, args.intermediate_size
-    experts = SwizzledExperts(*random(2 * inter, hidden), *random(hidden, inter))
-    layer = SimpleNamespace(hidden_size=hidden, intermediate_size_per_partition=inter)
+    return SwizzledExperts(*random(2 * inter, hidden), *random(hidden, inter))
+
+
+def _weights(args: ModelArgs, half: int) -> Weights:
+    # Makes `triton_kernels` importable, and puts its routing as vLLM serves it.
+    import vllm.model_executor.layers.fused_moe.experts.gpt_oss_triton_kernels_moe  # noqa: F401
+
+    from vllm_gptoss.model import vllm_experts
+
+    experts = random_experts(args)
+    layer = SimpleNamespace(hidden_size=args.hidden_size, intermediate_size_per_partition=args.intermediate_size)
     precisions = vllm_experts.wrap(layer, experts)
     stock = layer.w2_weight if half else layer.w13_weight
     return Weights(*experts[3 * half : 3 * half + 3], stock, precisions[half])
@@ -199,35 +212,24 @@ def _decoded(weights: Weights, experts: "torch.Tensor", rows: int, columns: int)
     return mxfp4_decode_ref(blocks, scales[:, :rows, : columns // MXFP4_BLOCK], torch.float32)
 
 
-def _configs(values: Inputs, product: Product) -> list[ExpertConfig]:
+def configs(pairs: int, experts: int, shares: Sequence[int]) -> list[ExpertConfig]:
     """What a shape is swept over: tiles of about the pairs that an expert in use has, shares while experts are few."""
-    pairs, experts = values.ids.numel(), values.args.num_experts
     mean = pairs / min(pairs, experts)
     tokens = [size for size in SWEPT_TOKENS if mean / 2 <= size <= max(8, 4 * mean)]
-    shares = product.shares if pairs <= 2 * experts else product.shares[:1]
-    swept = combinations(SWEPT_TILES, tokens, SWEPT_STAGES, shares, (False, True))
-    configs = [ExpertConfig(rows, n, stages, k, warps, wide) for (rows, warps), n, stages, k, wide in swept]
+    shares = shares if pairs <= 8 * experts else shares[:1]
+    swept = [
+        ExpertConfig(rows, n, stages, k, warps, warpgroup=wide)
+        for (rows, warps), n, stages, k in combinations(SWEPT_TILES, tokens, SWEPT_STAGES, shares)
+        for wide in ((False,) if n < 16 else (False, True))
+    ]
     # A step brings half a byte a weight and two bytes a token's value.
-    return [c for c in configs if c.stages * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
+    return [c for c in swept if c.stages * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
 
 
 def _sweep(shape: str, product: Product, inputs: Sequence[Inputs], picked: ExpertConfig, rounds: int) -> None:
     """Print the best launch parameters, and where those that tuning.py picks stand among all."""
-    configs = _configs(inputs[0], product)
-    calls = {config: _ours(product, inputs, config) for config in dict.fromkeys([picked, *configs])}
+    swept = configs(inputs[0].ids.numel(), inputs[0].args.num_experts, product.shares)
+    calls = {config: _ours(product, inputs, config) for config in dict.fromkeys([picked, *swept])}
     _check(product, inputs[0], {str(config): series[0]() for config, series in calls.items()})
     times = timing.time_graphs(calls, rounds)
-    ranked = sorted(times, key=lambda config: times[config].median)
-    shown = [(rank, config) for rank, config in enumerate(ranked, 1) if rank <= BEST or config == picked]
-    moved = _moved(product, inputs)
-    rows = [
-        (
-            f"{rank}{' picked' if config == picked else ''}",
-            *config,
-            str(times[config]),
-            moved / times[config].median / 1e3,
-        )
-        for rank, config in shown
-    ]
-    head = (f"{shape} of {len(ranked)}", *ExpertConfig._fields, "us (p20-p80)", "GB/s")
-    print(report.table(head, rows), end="\n\n", flush=True)
+    print(report.ranked(shape, times, picked, _moved(product, inputs)), end="\n\n", flush=True)

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import floor
 from benchmarks.timing import Timing
 
+BEST = 6
+"""Launch parameters of a sweep that are shown."""
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("vllm", "torch", "triton")
 
@@ -95,6 +97,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         cells = "".join(f"  {cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
         texts.append(f"{first:{widths[0]}}{cells}".rstrip())
     return "\n".join(texts)
+
+
+def ranked(title: str, times: Mapping[NamedTuple, Timing], picked: NamedTuple, moved_bytes: float | None = None) -> str:
+    """A table of the best launch parameters of a sweep, and of those `picked`, with their place among all."""
+    order = sorted(times, key=lambda config: times[config].median)
+    rows = []
+    for rank, config in enumerate(order, 1):
+        if rank <= BEST or config == picked:
+            us = times[config].median
+            place = f"{rank}{' picked' if config == picked else ''}"
+            rows.append((place, *config, str(times[config]), moved_bytes and moved_bytes / us / 1e3))
+    return table((f"{title} of {len(order)}", *type(picked)._fields, "us (p20-p80)", "GB/s"), rows)
 
 
 def _cell(value: Any) -> str:

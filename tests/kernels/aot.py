@@ -49,11 +49,12 @@ def route(num_tokens: int, num_experts: int, is_mapped: bool = False) -> object:
 
 
 def experts(product: str, num_tokens: int, num_experts: int) -> object:
-    from vllm_gptoss.kernels import down, gate_up, grouping, tuning
+    from vllm_gptoss.kernels import capability, down, gate_up, grouping, tuning
 
     ints = functools.partial(meta, dtype=torch.int32)
     pairs, rows = 4 * num_tokens, {"gate_up": 5760, "down": 2880}[product]
     tile = tuning.tile_tokens(pairs, num_experts)
+    hopper = capability.capability(torch.device("meta")) == capability.HOPPER
     tiles = grouping.max_tiles(num_tokens, 4, num_experts, tile)
     weights = meta(num_tokens, 4, dtype=torch.float32)
     routing = grouping.Routing(weights, ints(num_tokens, 4), ints(tiles), ints(tiles, tile))
@@ -61,9 +62,9 @@ def experts(product: str, num_tokens: int, num_experts: int) -> object:
     scales = meta(num_experts, -(-rows // 256) * 8, 2944, dtype=torch.uint8)
     held = ints(num_experts, rows // 4, 1440), scales, meta(num_experts, rows, dtype=torch.float32)
     if product == "gate_up":
-        config = tuning.pick_gate_up(pairs, num_experts)
+        config = tuning.pick_gate_up(pairs, num_experts, hopper)
         return gate_up.gate_up(meta(num_tokens, 2880), routing, *held, alpha=1.702, limit=7.0, config=config)
-    return down.down(meta(pairs, 2880), routing, *held, tuning.pick_down(pairs, num_experts))
+    return down.down(meta(pairs, 2880), routing, *held, tuning.pick_down(pairs, num_experts, hopper))
 
 
 def decode_attention(requests: int, window: int | None) -> None:

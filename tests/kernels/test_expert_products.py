@@ -53,7 +53,7 @@ LARGE = {
     "20b batch of 64": Case(64, 32, 4, 2880, 2880, ExpertConfig(128, 16, 4)),
     "20b batch of 64, warpgroup": Case(64, 32, 4, 2880, 2880, ExpertConfig(128, 16, 4, warpgroup=True)),
     "20b batch of 300": Case(300, 32, 4, 2880, 2880, ExpertConfig(128, 64, 3, warps=8, warpgroup=True)),
-    "20b batch of 1000": Case(1000, 32, 4, 2880, 2880, ExpertConfig(256, 64, 3, warps=8, warpgroup=True)),
+    "20b batch of 1000": Case(1000, 32, 4, 2880, 2880, ExpertConfig(256, 32, 3, warps=8, warpgroup=True)),
     "120b batch of 17": Case(17, 128, 4, 2880, 2880, ExpertConfig(128, 8, 4)),
     "two ranks of 20b": Case(16, 32, 4, 2880, 1440, ExpertConfig(128, 8, 4)),
 }

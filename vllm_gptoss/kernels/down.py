@@ -22,7 +22,7 @@ from vllm_gptoss.kernels.router import MAX_HIDDEN
 from vllm_gptoss.kernels.scratch import check_not_capturing
 from vllm_gptoss.kernels.tuning import ExpertConfig
 
-MAX_SUMMED_BY_LAST = 64
+MAX_SUMMED_BY_LAST = 32
 """Tokens whose sums one program for each row tile makes quickly; for more a second launch makes them."""
 
 _SUMMED = tl.constexpr(16)
@@ -38,7 +38,7 @@ def _partial_sums(
     pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
     steps = (columns + STEP - 1) // STEP
     begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
-    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
+    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent, True)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     acc += gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)[:, None]
     out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])

@@ -40,28 +40,35 @@ def tile_tokens(num_pairs: int, num_experts: int) -> int:
     return 8 if mean <= 2 else 16 if mean <= 8 else 32 if mean <= 24 else 64
 
 
-def pick_gate_up(num_pairs: int, num_experts: int) -> ExpertConfig:
+def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     """Few experts in use need every program; many want few reads of the tokens."""
-    if num_pairs <= 4:
-        return ExpertConfig(64, tile_tokens(num_pairs, num_experts), stages=4)
-    return _many_pairs(tile_tokens(num_pairs, num_experts))
+    if num_pairs <= 16:
+        return ExpertConfig(64 if num_pairs <= 8 else 128, tile_tokens(num_pairs, num_experts), stages=8)
+    return _many_pairs(tile_tokens(num_pairs, num_experts), hopper, stages=4)
 
 
-def pick_down(num_pairs: int, num_experts: int) -> ExpertConfig:
+def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     tokens = tile_tokens(num_pairs, num_experts)
-    if num_pairs <= 4:
-        return ExpertConfig(64, tokens, stages=4, shares=2)
-    return _many_pairs(tokens, shares=2 if num_pairs <= 32 else 1)
+    if num_pairs <= 16:
+        return ExpertConfig(128, tokens, stages=8 if num_pairs <= 4 else 6, shares=2)
+    return _many_pairs(tokens, hopper, stages=3 if tokens > 8 else 4, shares=2 if num_pairs <= 64 else 1)
 
 
-def _many_pairs(tokens: int, shares: int = 1) -> ExpertConfig:
+def _many_pairs(tokens: int, hopper: bool, stages: int, shares: int = 1) -> ExpertConfig:
     # Wide tiles are for more warps: an accumulator of four would leave no registers for the weights.
-    return ExpertConfig(128, tokens, 3, shares, warps=8) if tokens >= 64 else ExpertConfig(128, tokens, 4, shares)
+    if tokens >= 64:
+        return ExpertConfig(128, tokens, 3, shares, warps=8, warpgroup=hopper)
+    return ExpertConfig(128, tokens, stages, shares, warpgroup=hopper and tokens > 8)
 
 
 def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
-    """Of weights [rows, columns]: about two programs for each of an H200's 132 processors, which all run at once."""
+    """Of weights [rows, columns]: two or three programs for each of an H200's 132 processors, which all run at once."""
     tokens = max(8, 1 << (num_tokens - 1).bit_length())
-    tile_rows, stages, programs = (64, 6, 330) if tokens <= 16 else (128, 4, 264)
+    if tokens == 8:
+        tile_rows, step, stages, programs = 64, 128, 4, 360
+    elif tokens == 16:
+        tile_rows, step, stages, programs = 64, 64, 6, 330
+    else:
+        tile_rows, step, stages, programs = 128, 64, 4, 264
     shares = min(programs // -(-rows // tile_rows), columns // 256, 8)
-    return DenseConfig(tile_rows, tokens, step=64, stages=stages, shares=max(1, shares))
+    return DenseConfig(tile_rows, tokens, step, stages, max(1, shares))
