@@ -1,0 +1,1 @@
+"""What a request says, as harmony text: the prompt carries all of it."""
