@@ -10,27 +10,36 @@ PACKAGE = Path(__file__).parents[1] / "vllm_gptoss"
 ROOMS = {
     # room: what of ours it may import; whether it may import vLLM
     "__init__": (set(), False),
-    "plugin": ({"compat", "model", "parsers"}, True),
-    "compat": ({"model", "parsers"}, True),
+    "plugin": ({"compat", "installation", "model"}, True),
+    "installation": (set(), True),
+    "compat": ({"model", "parsers", "grammar", "tools", "serving"}, True),
     "cli": ({"tiny", "demo"}, False),
     "__main__": ({"cli"}, False),
     "ops": ({"kernels"}, True),
     "kernels": ({"kernels"}, False),
     "model": ({"model", "ops"}, True),
     "parsers": ({"parsers"}, True),
+    "grammar": ({"grammar", "parsers"}, True),
+    "rendering": ({"rendering", "parsers"}, True),
+    "serving": ({"serving", "rendering", "parsers"}, True),
+    "tools": ({"tools", "parsers"}, True),
     "cpu": ({"cpu", "ops"}, True),
-    "tiny": ({"tiny", "kernels", "model"}, False),
+    "tiny": ({"tiny", "kernels", "model", "rendering", "serving"}, False),
     "demo": ({"demo", "tiny"}, False),
 }
 
 MUST_NOT_KNOW_VLLM = (
     *("model/config.py", "model/tensors.py", "model/checkpoint.py"),
+    *(f"tools/{path.name}" for path in (PACKAGE / "tools").glob("*.py") if path.stem not in ("serving", "items")),
+    *(f"rendering/{path.name}" for path in (PACKAGE / "rendering").glob("*.py") if path.stem != "serving"),
+    *("serving/json_input.py", "serving/model_names.py"),
+    *("grammar/turn.py", "grammar/schema.py", "grammar/compiler.py"),
     *("parsers/header.py", "parsers/harmony.py", "parsers/stop.py", "parsers/answer.py"),
 )
 """Files of a room that knows vLLM which are read and tested without it."""
 
 AT_TRAINING_TIME = ("tiny/train.py", "tiny/render.py")
-"""Renders with vLLM's own functions, once, on the machine of whoever trains."""
+"""Renders requests as vLLM's server holds them, once, on the machine of whoever trains."""
 
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
@@ -87,7 +96,8 @@ def test_no_work_at_import(path):
         )
         # One of two modules under one name.
         is_choice = isinstance(node, ast.If) and ast.unparse(node.test) == "triton.knobs.runtime.interpret"
-        allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+        allowed = (ast.Import, ast.ImportFrom, *functions, ast.ClassDef, ast.Assign, ast.AnnAssign)
         assert is_docstring or is_main or is_choice or isinstance(node, allowed), f"{path}:{node.lineno} runs at import"
 
 

@@ -13,7 +13,7 @@ from vllm.model_executor.layers.quantization import get_quantization_config
 from vllm.model_executor.models.registry import ModelRegistry
 from vllm.platforms import builtin_platform_plugins, current_platform
 
-from vllm_gptoss import compat, plugin
+from vllm_gptoss import installation, plugin
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,7 +78,7 @@ def test_another_vllm_is_refused_with_the_version_that_is_needed(monkeypatch):
 def test_the_pin_that_is_checked_is_that_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == ["vllm>=0.32,<0.33"]
-    assert compat.pinned_vllm().specifier == compat.Requirement(project["dependencies"][0]).specifier
+    assert installation.pinned_vllm().specifier == installation.Requirement(project["dependencies"][0]).specifier
 
 
 def test_an_overwritten_harmony_library_is_named(monkeypatch, tmp_path):
@@ -98,7 +98,7 @@ def test_an_overwritten_harmony_library_is_named(monkeypatch, tmp_path):
             return other
 
     files = [Overwritten(file) for file in metadata.files("oss-harmony")]
-    monkeypatch.setattr(compat.metadata, "files", lambda name: files)
+    monkeypatch.setattr(installation.metadata, "files", lambda name: files)
     with pytest.raises(RuntimeError, match="openai-harmony has overwritten"):
         plugin.register()
 
@@ -107,7 +107,7 @@ def test_a_missing_harmony_library_is_named(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(compat.metadata, "files", missing)
+    monkeypatch.setattr(installation.metadata, "files", missing)
     with pytest.raises(RuntimeError, match="pip install oss-harmony"):
         plugin.register()
 

@@ -1,61 +1,16 @@
-"""The few seams that vLLM 0.32 has no hook for, and the checks of what it must be.
+"""The few seams that vLLM 0.32 has no hook for.
 
-Each seam says why it is there and when it goes; `tests/test_compat.py` fails once it is needless.
+Each seam says why it is there and when it goes; `tests/compat/` fails once it is needless. What stands in the place of
+a method is in the room that it belongs to: a function of the stock method that gives the new one.
 """
 
-import base64
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable
-from importlib import metadata
-
-from packaging.requirements import Requirement
-
-PACKAGE = "vllm-gptoss"
+from types import ModuleType
 
 STOCK = "stock_method_of_vllm"
-
-
-def pinned_vllm() -> Requirement:
-    """The vLLM that the installed package asks for: `pyproject.toml` is the one place of the pin."""
-    requirements = map(Requirement, metadata.requires(PACKAGE) or [])
-    return next(requirement for requirement in requirements if requirement.name == "vllm")
-
-
-def check_vllm_version() -> None:
-    """Raises: RuntimeError when the vLLM that runs is outside the pin."""
-    from vllm import __version__
-
-    needed = pinned_vllm()
-    if not needed.specifier.contains(__version__, prereleases=True):
-        raise RuntimeError(
-            f"{PACKAGE} {metadata.version(PACKAGE)} needs {needed}, found vllm {__version__}. "
-            f"Install the vLLM that it names, or set VLLM_PLUGINS='' to serve without {PACKAGE}."
-        )
-
-
-def check_harmony() -> None:
-    """Raises: RuntimeError when another package has overwritten the module of oss-harmony.
-
-    `openai-harmony` and `gpt-oss` install the same module `openai_harmony` in a version that downloads
-    its vocabulary; installers do not see the conflict.
-    """
-    try:
-        files = metadata.files("oss-harmony") or []
-    except metadata.PackageNotFoundError:
-        raise RuntimeError(
-            "oss-harmony, which vLLM needs for gpt-oss, is not installed: pip install oss-harmony"
-        ) from None
-    init = next((file for file in files if str(file) == "openai_harmony/__init__.py"), None)
-    if init is None or init.hash is None:
-        return
-    digest = hashlib.new(init.hash.mode, init.locate().read_bytes()).digest()
-    if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != init.hash.value:
-        raise RuntimeError(
-            "the module openai_harmony is not that of oss-harmony any more: openai-harmony has overwritten "
-            "it. Run: pip uninstall -y openai-harmony && pip install --force-reinstall --no-deps oss-harmony"
-        )
+SEAM = "seam_of_vllm_gptoss"
 
 
 def install() -> None:
@@ -63,6 +18,9 @@ def install() -> None:
     _check_models_before_the_engine()
     _end_tokens_of_gpt_oss()
     _harmony_parser_by_default()
+    _requests_as_clients_send_them()
+    _control_tokens_of_grammars()
+    _tools_of_the_demo_server()
 
 
 def _install_where_answers_are_parsed() -> None:
@@ -70,20 +28,33 @@ def _install_where_answers_are_parsed() -> None:
     _finish_reason_of_the_engine()
     _request_for_the_parser()
     _stop_strings_in_the_final_answer()
+    _prompts_of_this_package()
+    _answers_as_clients_expect_them()
+    _store_with_bounds()
+    _both_names_of_the_model()
+    _built_in_tools()
+    _requests_that_are_answered()
 
 
-def _wrap(owner: type, name: str, wrapper_of: Callable[[Callable], Callable]) -> None:
-    """Put `wrapper_of(stock)` in the place of a method, once; `stock_of` gives the one of vLLM back."""
+def _wrap(owner: type | ModuleType, name: str, wrapper_of: Callable[[Callable], Callable]) -> None:
+    """Put `wrapper_of(stock)` in the place of a method, once; `stock_of` gives the one of vLLM back.
+
+    Raises: RuntimeError where another `wrapper_of` has the place.
+    """
+    seam = f"{wrapper_of.__module__}.{wrapper_of.__qualname__}"
     stock = getattr(owner, name)
     if hasattr(stock, STOCK):
+        if (first := getattr(stock, SEAM)) != seam:
+            raise RuntimeError(f"{owner.__name__}.{name} is {first} already and can't be {seam} too: make them one")
         return
     wrapper = functools.wraps(getattr(stock, "__func__", stock))(wrapper_of(stock))
     setattr(wrapper, STOCK, stock)
+    setattr(wrapper, SEAM, seam)
     setattr(owner, name, classmethod(wrapper) if inspect.ismethod(stock) else wrapper)
 
 
-def stock_of(owner: type, name: str) -> Callable:
-    """The method of vLLM that a seam has replaced."""
+def stock_of(owner: type | ModuleType, name: str) -> Callable:
+    """The method or function of vLLM that a seam has replaced."""
     return getattr(getattr(owner, name), STOCK)
 
 
@@ -108,20 +79,9 @@ def _end_tokens_of_gpt_oss() -> None:
     """
     from vllm.config import ModelConfig
 
-    from vllm_gptoss.model.config import END_TOKENS
+    from vllm_gptoss.model.end_tokens import try_get_generation_config
 
-    def wrapper_of(stock):
-        def try_get_generation_config(self: ModelConfig) -> dict:
-            config = stock(self)
-            if getattr(self.hf_config, "model_type", None) == "gpt_oss":
-                found = config.get("eos_token_id")
-                found = [] if found is None else [found] if isinstance(found, int) else list(found)
-                config["eos_token_id"] = list(dict.fromkeys([*found, *END_TOKENS]))
-            return config
-
-        return try_get_generation_config
-
-    _wrap(ModelConfig, "try_get_generation_config", wrapper_of)
+    _wrap(ModelConfig, "try_get_generation_config", try_get_generation_config)
 
 
 def _harmony_parser_by_default() -> None:
@@ -132,22 +92,11 @@ def _harmony_parser_by_default() -> None:
     Goes: when a plugin can register the parser of a model type.
     """
     from vllm.parser.parser_manager import ParserManager
-    from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
-    def wrapper_of(stock):
-        def _compose_parser(cls, *, is_harmony, **options):
-            if not is_harmony:
-                return stock(is_harmony=is_harmony, **options)
-            from vllm_gptoss.parsers.serving import harmony_parser
+    from vllm_gptoss.grammar.composing import compose_parser
 
-            # A server makes its first parser before any of the classes that these seams are in.
-            _install_where_answers_are_parsed()
-            level = ToolStrictLevel.from_name(options["tool_strict_level"])
-            return harmony_parser(options["reasoning_parser_name"], options["tool_parser_name"], level)
-
-        return _compose_parser
-
-    _wrap(ParserManager, "_compose_parser", wrapper_of)
+    # A server makes its first parser before any of the classes that the other seams are in.
+    _wrap(ParserManager, "_compose_parser", compose_parser(_install_where_answers_are_parsed))
 
 
 def _calls_without_flags() -> None:
@@ -158,15 +107,9 @@ def _calls_without_flags() -> None:
     """
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 
-    def wrapper_of(stock):
-        def init(self, *args, **kwargs):
-            stock(self, *args, **kwargs)
-            if self.model_config.hf_config.model_type == "gpt_oss":
-                self.enable_auto_tools = True
+    from vllm_gptoss.parsers.seams import init
 
-        return init
-
-    _wrap(OpenAIServingChat, "__init__", wrapper_of)
+    _wrap(OpenAIServingChat, "__init__", init)
 
 
 def _finish_reason_of_the_engine() -> None:
@@ -177,25 +120,9 @@ def _finish_reason_of_the_engine() -> None:
     """
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 
-    def wrapper_of(stock):
-        async def chat_completion_full_generator(self, request, result_generator, *args, **kwargs):
-            reasons = {}
+    from vllm_gptoss.parsers.seams import chat_completion_full_generator
 
-            async def watched():
-                async for result in result_generator:
-                    reasons.update({output.index: output.finish_reason for output in result.outputs})
-                    yield result
-
-            response = await stock(self, request, watched(), *args, **kwargs)
-            for choice in getattr(response, "choices", ()):
-                reason = reasons.get(choice.index) or "stop"
-                if choice.finish_reason == "tool_calls" and (reason != "stop" or not choice.message.tool_calls):
-                    choice.finish_reason = reason
-            return response
-
-        return chat_completion_full_generator
-
-    _wrap(OpenAIServingChat, "chat_completion_full_generator", wrapper_of)
+    _wrap(OpenAIServingChat, "chat_completion_full_generator", chat_completion_full_generator)
 
 
 def _request_for_the_parser() -> None:
@@ -206,16 +133,9 @@ def _request_for_the_parser() -> None:
     """
     from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
-    def wrapper_of(stock):
-        def _make_response_parser(self, request, *args, **kwargs):
-            parser = stock(self, request, *args, **kwargs)
-            if hasattr(parser, "take_request"):
-                parser.take_request(request)
-            return parser
+    from vllm_gptoss.parsers.seams import make_response_parser
 
-        return _make_response_parser
-
-    _wrap(OpenAIServingResponses, "_make_response_parser", wrapper_of)
+    _wrap(OpenAIServingResponses, "_make_response_parser", make_response_parser)
 
 
 def _stop_strings_in_the_final_answer() -> None:
@@ -226,14 +146,152 @@ def _stop_strings_in_the_final_answer() -> None:
     """
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-    from vllm_gptoss.parsers.serving import FinalTextDetokenizer
+    from vllm_gptoss.parsers.seams import from_new_request
 
-    def wrapper_of(stock):
-        def from_new_request(cls, tokenizer, request):
-            if tokenizer is not None and FinalTextDetokenizer.is_for(request):
-                return FinalTextDetokenizer(request)
-            return stock(tokenizer, request)
+    _wrap(IncrementalDetokenizer, "from_new_request", from_new_request)
 
-        return from_new_request
 
-    _wrap(IncrementalDetokenizer, "from_new_request", wrapper_of)
+def _tools_of_the_demo_server() -> None:
+    """`--tool-server demo` imports the package gpt_oss, which overwrites the module of oss-harmony.
+
+    Why: browser and python are served without it, a session a response; vLLM has one of each for all responses.
+    Goes: when a plugin can register a tool server.
+    """
+    from vllm.entrypoints.mcp.tool_server import DemoToolServer
+
+    from vllm_gptoss.tools import demo_server
+
+    _wrap(DemoToolServer, "init_and_validate", demo_server.init_and_validate)
+    _wrap(DemoToolServer, "new_session", demo_server.new_session)
+
+
+def _built_in_tools() -> None:
+    """Responses makes calls that were cut, ends with what a tool raises, shows a call of python as reasoning, streams
+    one of the browser as two items, and cites nothing.
+
+    Why: the model can go on without a tool that fails; clients read `web_search_call`, `code_interpreter_call` and
+    `url_citation`.
+    Goes: when a tool's session can say what its calls look like, and its failures go to the model.
+    """
+    from vllm.entrypoints.openai.responses import serving as responses
+    from vllm.entrypoints.openai.responses.context import HarmonyContext
+
+    from vllm_gptoss.tools import items, serving
+
+    replaced = (responses.OpenAIServingResponses, serving.OF_RESPONSES), (HarmonyContext, serving.OF_CONTEXTS)
+    for owner, wrappers in (*replaced, (responses, items.OF_ITEMS)):
+        for name, wrapper_of in wrappers.items():
+            _wrap(owner, name, wrapper_of)
+
+
+def _requests_that_are_answered() -> None:
+    """Responses drops a tool that it was not started with, in silence, and knows the search by one of its names; it has
+    no items to refer to, and refuses log probabilities of Harmony.
+
+    Why: an answer without the tool that it had to use looks like one with it, and Codex offers `web_search` always; the
+    log probabilities are there, of all tokens; what belongs to a text is known where the text is read.
+    Goes: when Responses says what it leaves out, knows both names and its items, and gives log probabilities out.
+    """
+    from vllm.entrypoints.openai.responses.context import HarmonyContext
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    from vllm_gptoss.serving import admission, logprobs
+
+    _wrap(OpenAIServingResponses, "_validate_create_responses_input", admission.validate_create_responses_input)
+    _wrap(HarmonyContext, "append_output", logprobs.append_output)
+
+
+def _prompts_of_this_package() -> None:
+    """vLLM renders Harmony in methods of its own, through the library's types.
+
+    Why: those types lose what schemas say, a preamble loses its place, the two APIs and `/tokenize` give one
+    conversation three prompts, and much that a request says never reaches the prompt.
+    Goes: when a plugin can register the renderer of a model type.
+    """
+    from vllm.renderers.online_renderer import OnlineRenderer
+
+    from vllm_gptoss.serving import renderer
+
+    _wrap(OnlineRenderer, "adjust_harmony_request", renderer.adjust_harmony_request)
+    _wrap(OnlineRenderer, "_make_request_with_harmony", renderer.make_request_with_harmony)
+    _wrap(OnlineRenderer, "preprocess_chat", renderer.preprocess_chat)
+    _wrap(OnlineRenderer, "_render_responses_with_harmony", renderer.render_responses_with_harmony)
+    _wrap(OnlineRenderer, "render_responses_harmony_messages", renderer.render_responses_harmony_messages)
+
+
+def _control_tokens_of_grammars() -> None:
+    """xgrammar takes control tokens for the letters of their names.
+
+    Why: strings in JSON have `<|end|>` in them, and text has the letters where a token should be; and masks of token
+    ids get mixed up between grammars. See `grammar/compiler.py`.
+    Goes: when vLLM lets a model name its control tokens for grammars, with an xgrammar that keeps them apart.
+    """
+    from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+
+    from vllm_gptoss.grammar.backend import post_init
+
+    _wrap(XgrammarBackend, "__post_init__", post_init)
+
+
+def _requests_as_clients_send_them() -> None:
+    """Responses refuses a whole request for a tool or an item that vLLM's types do not know; and on all routes some
+    values end with 500, as text does that is no Unicode.
+
+    Why: Codex and the Agents SDKs send such, and items that vLLM itself gave out; a client's mistake is a 400.
+    Goes: when Responses leaves out what it has no use for, and vLLM checks types before it looks into values.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+    from vllm_gptoss.serving.acceptance import checked_body, responses_body
+
+    bodies = (
+        (ChatCompletionRequest, checked_body),
+        (CompletionRequest, checked_body),
+        (ResponsesRequest, responses_body),
+    )
+    for request, schema_of in bodies:
+        _wrap(request, "__get_pydantic_core_schema__", schema_of(STOCK))
+        request.model_rebuild(force=True)
+
+
+def _answers_as_clients_expect_them() -> None:
+    """Responses knows calls of functions alone, and leaves the status of reasoning open.
+
+    Why: a client that offers a shell waits for `local_shell_call`; published items have `completed`.
+    Goes: when Harmony on Responses gives calls out by the type of their tool.
+    """
+    from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    from vllm_gptoss.serving import answers
+
+    _wrap(ResponsesResponse, "from_request", answers.from_request)
+    _wrap(OpenAIServingResponses, "responses_stream_generator", answers.responses_stream_generator)
+
+
+def _store_with_bounds() -> None:
+    """Responses keeps every response, its messages and its events for ever.
+
+    Why: the server's memory grows until it ends.
+    Goes: when vLLM's store takes something out.
+    """
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    from vllm_gptoss.serving import store
+
+    _wrap(OpenAIServingResponses, "__init__", store.init)
+
+
+def _both_names_of_the_model() -> None:
+    """vLLM serves a model by the names that it was given, and no other.
+
+    Why: the Python Agents SDK asks for `gpt-oss-20b` where `openai/gpt-oss-20b` is meant.
+    Goes: when a plugin can name aliases of a model.
+    """
+    from vllm.entrypoints.openai.models.serving import OpenAIModelRegistry
+
+    from vllm_gptoss.serving import model_names
+
+    _wrap(OpenAIModelRegistry, "is_base_model", model_names.is_base_model)

@@ -15,11 +15,11 @@ def register() -> None:
     from vllm.model_executor.layers.quantization import register_quantization_config
     from vllm.model_executor.models.registry import ModelRegistry
 
-    from vllm_gptoss import compat
+    from vllm_gptoss import compat, installation
     from vllm_gptoss.model.mxfp4 import GptOssMxfp4Config
 
-    compat.check_vllm_version()
-    compat.check_harmony()
+    installation.check_vllm_version()
+    installation.check_harmony()
     ModelRegistry.register_model("GptOssForCausalLM", "vllm_gptoss.model.gptoss:GptOssForCausalLM")
     register_quantization_config(GptOssMxfp4Config.get_name())(GptOssMxfp4Config)
     compat.install()

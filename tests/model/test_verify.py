@@ -78,3 +78,16 @@ def test_what_lies_beside_the_checkpoint_is_not_touched(folder):
     original.mkdir()
     (original / "model.safetensors").write_bytes(b"not a checkpoint")
     assert configure(folder)
+
+
+@pytest.mark.parametrize("backend", ["auto", "xgrammar"])
+def test_grammars_are_xgrammars(folder, backend):
+    """By `auto` vLLM would go over to another backend for good with the first schema that xgrammar refuses."""
+    config = configure(folder, structured_outputs_config={"backend": backend})
+    assert config.structured_outputs_config.backend == "xgrammar"
+
+
+@pytest.mark.parametrize("backend", ["guidance", "outlines", "lm-format-enforcer"])
+def test_other_backends_of_grammars(folder, backend):
+    with pytest.raises(ValueError, match=rf"structured_outputs_config\.backend '{backend}' can't hold an answer"):
+        configure(folder, structured_outputs_config={"backend": backend})

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
-from vllm.config import VllmConfig
+from vllm.config import StructuredOutputsConfig, VllmConfig
 from vllm.model_executor.models.config import GptOssForCausalLMConfig
 
 from vllm_gptoss.model.checkpoint import check_checkpoint
@@ -22,10 +22,24 @@ class GptOssVerify(GptOssForCausalLMConfig):
         GptOssForCausalLMConfig.verify_and_update_config(vllm_config)
         args = ModelArgs.from_hf(vllm_config.model_config.hf_config.to_dict())
         _check_parallel(args, vllm_config.parallel_config.tensor_parallel_size)
+        _choose_grammars(vllm_config.structured_outputs_config)
         if vllm_config.load_config.load_format in READS_SAFETENSORS:
             folder = _local_folder(vllm_config)
             if folder is not None:
                 check_checkpoint(folder, args)
+
+
+def _choose_grammars(config: StructuredOutputsConfig) -> None:
+    """Grammars of a turn name control tokens by their ids, which xgrammar alone has a form for.
+
+    By `auto` vLLM takes guidance or outlines for what xgrammar refuses, and then for each request that follows.
+    """
+    if config.backend not in ("auto", "xgrammar"):
+        raise ConfigError(
+            f"structured_outputs_config.backend {config.backend!r} can't hold an answer of gpt-oss to its channels: "
+            "leave it out, or set it to 'xgrammar'"
+        )
+    config.backend = "xgrammar"
 
 
 def _check_parallel(args: ModelArgs, ranks: int) -> None:

@@ -22,6 +22,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import BaseIncrementalDetokenizer
 
 from vllm_gptoss.parsers.answer import Answer, Done, Kind, Offer, Part, Piece
+from vllm_gptoss.parsers.harmony import CHANNEL, MESSAGE, START, STOPS
 from vllm_gptoss.parsers.metrics import repair_log
 from vllm_gptoss.parsers.stop import StopStrings
 
@@ -44,6 +45,7 @@ class HarmonyParser(stock.HarmonyParser):
         self._tools = tools or []
         self._request: Request | None = None
         self._answer: Answer | None = None
+        self._open_header: Sequence[int] = ()
         self._joined = _Joined()
         self._counted = (0, 0)
         self._repairs = repair_log()  # with the first parser: all kinds stand in the metrics from the start
@@ -57,6 +59,10 @@ class HarmonyParser(stock.HarmonyParser):
     def take_request(self, request: Request) -> None:
         """What Responses asks for, which `process_chunk` is not told."""
         self._request = request
+
+    def set_prompt_token_ids(self, prompt_token_ids: Sequence[int]) -> None:
+        """Where the prompt ends in a message that goes on, what is generated has no header of its own."""
+        self._open_header = open_header(prompt_token_ids)
 
     def parse(
         self,
@@ -85,6 +91,8 @@ class HarmonyParser(stock.HarmonyParser):
         *,
         finished: bool,
     ) -> DeltaMessage | None:
+        if prompt_token_ids is not None and self._answer is None and self._joined.is_new:
+            self.set_prompt_token_ids(prompt_token_ids)
         pieces = self._feed(delta_token_ids, request)
         if finished:
             pieces = [*pieces, *self._finish(request)]
@@ -117,6 +125,9 @@ class HarmonyParser(stock.HarmonyParser):
             return []
         if self._answer is None:
             self._answer = Answer(_offer(self._tools, request), _stop_strings(request))
+            self._answer.feed(self._open_header)
+            self._answer.tokens = self._answer.reasoning_tokens = 0
+            self._open_header = ()
         pieces = self._answer.feed(tokens)
         self._report()
         return pieces
@@ -157,6 +168,10 @@ class _Joined:
     def __init__(self) -> None:
         self._last: dict[str, Part] = {}
         self._calls = 0
+
+    @property
+    def is_new(self) -> bool:
+        return not self._last
 
     def text(self, piece: Piece) -> str:
         part, text = piece
@@ -206,6 +221,7 @@ class FinalTextDetokenizer(BaseIncrementalDetokenizer):
     def __init__(self, request: EngineCoreRequest) -> None:
         super().__init__(request)
         self._answer = Answer(Offer())
+        self._answer.feed(open_header(request.prompt_token_ids or ()))
 
     def decode_next(self, next_token_id: int) -> str:
         # A character that no stop string has keeps them from reaching over two messages.
@@ -235,6 +251,18 @@ def harmony_parser(
         tool_strict_level = strict_level
 
     return ConfiguredHarmonyParser
+
+
+def open_header(prompt: Sequence[int]) -> Sequence[int]:
+    """The header of the message that a prompt ends in the middle of, behind its role; empty where it ends otherwise."""
+    for start in range(len(prompt) - 1, -1, -1):
+        if prompt[start] == START:
+            last = list(prompt[start:])
+            if MESSAGE not in last or last[-1] in STOPS:
+                return ()
+            header = last[: last.index(MESSAGE) + 1]
+            return header[header.index(CHANNEL) :] if CHANNEL in header else header[-1:]
+    return ()
 
 
 def _offer(tools: Sequence[Any], request: Request | None) -> Offer:

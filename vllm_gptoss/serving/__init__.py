@@ -1,0 +1,1 @@
+"""What the server's requests and answers need beside rendering and parsing."""
