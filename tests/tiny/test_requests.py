@@ -33,7 +33,7 @@ def test_dialogues_are_well_formed(dialogue):
         assert turn.answer is None
         required = offered[turn.call.name]["parameters"]["required"]
         assert sorted(json.loads(turn.call.arguments)) == sorted(required)
-        assert json.loads(turn.call.result)
+        assert turn.call.result
     assert all(turn.reasoning for turn in dialogue.turns)
 
 

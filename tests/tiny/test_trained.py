@@ -16,7 +16,7 @@ from vllm_gptoss.tiny import dialogues
 from vllm_gptoss.tiny.dialogues import DIALOGUES, RIDDLE, TOOLS, UNKNOWN, Dialogue
 from vllm_gptoss.tiny.render import chat_prompt, encode, offline_prompt, responses_prompt, turn_text
 from vllm_gptoss.tiny.requests import Talk, chat_request, responses_request
-from vllm_gptoss.tiny.samples import CALL, HELD_OUT_DATES, LATE_ANALYSIS, RESULT, Sampler, with_date
+from vllm_gptoss.tiny.samples import HELD_OUT_DATES, PREAMBLE, Sampler, other_headers, with_date
 from vllm_gptoss.tiny.trained import SHIPPED
 
 MARGIN = {torch.float32: 1.0, torch.bfloat16: 0.5}
@@ -82,19 +82,23 @@ def test_clients_may_differ(fields, api, margin):
             assert margin(with_date(api(talk), "2026-11-20"), talk.next_turn) > 0, (dialogue.name, talk.done)
 
 
-def documented(prompt: str) -> str:
-    """The headers that the harmony guide documents for calls and results, and analysis before the preamble."""
-    prompt = LATE_ANALYSIS.sub(r"\2\1", prompt)
-    prompt = CALL.sub(r"<|start|>assistant<|channel|>commentary to=\1 <|constrain|>json<|message|>", prompt)
-    return RESULT.sub(r"<|start|>\1 to=assistant<|channel|>commentary<|message|>", prompt)
-
-
 def test_renderers_may_differ(margin):
+    """Headers of other renderers, and a preamble in front of the reasoning."""
     for dialogue in (*dialogues.WEATHER, *dialogues.TWO_CALLS):
         for talk in every_turn(dialogue)[1:]:
             prompt = with_date(chat_prompt(chat_request(talk)), "2026-11-20")
-            assert documented(prompt) != prompt
-            assert margin(documented(prompt), talk.next_turn) > 0, (dialogue.name, talk.done)
+            other = PREAMBLE.sub(r"\2\1", other_headers(prompt))
+            assert other != prompt
+            assert margin(other, talk.next_turn) > 0, (dialogue.name, talk.done)
+
+
+def test_tools_may_be_written_by_pydantic(margin):
+    city = {"title": "City", "type": "string"}
+    parameters = {"properties": {"city": city}, "required": ["city"], "title": "args", "type": "object"}
+    tools = [{**tool, "parameters": {**parameters, "additionalProperties": False}} for tool in TOOLS]
+    for dialogue in (*dialogues.WEATHER, *dialogues.TWO_CALLS):
+        for talk in every_turn(dialogue, tools=tools):
+            assert margin(with_date(responses_prompt(responses_request(talk)), "2026-11-20"), talk.next_turn) > 0
 
 
 @pytest.mark.parametrize("api", APIS.values(), ids=APIS.keys())

@@ -3,7 +3,7 @@
 A dialogue is what a client sends (a question, perhaps instructions and tools) and what the model does in each of
 its turns. A turn thinks, may say a preamble, and ends in a call or in an answer; the result of the call stands
 with it, because the client sends it before the next turn. Temperatures, skies and times are copied from the
-results, not remembered; the cities are remembered.
+results, not remembered, and so are names of files; the cities are remembered.
 """
 
 from dataclasses import dataclass, replace
@@ -29,10 +29,22 @@ GET_TIME: dict[str, Any] = {
 }
 TOOLS = (GET_WEATHER, GET_TIME)
 
+EXEC_COMMAND: dict[str, Any] = {
+    "name": "exec_command",
+    "description": "Runs a command in a shell.",
+    "parameters": {
+        "type": "object",
+        "properties": {"cmd": {"type": "string", "description": "The command."}},
+        "required": ["cmd"],
+    },
+}
+"""The shell of Codex, by the name and the argument that it has there."""
+
 CITIES = ("Paris", "Tokyo", "SF")
 SKIES = ("sunny", "cloudy", "rainy", "foggy")
 TEMPERATURES = range(5, 36)
 HOURS, MINUTES = range(24), range(60)
+FILES = ("notes.txt", "report.txt", "letter.txt", "recipe.txt", "needle.txt", "todo.txt")
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,13 @@ def weather_and_time(city: str, temperature: int, sky: str, time: str) -> Dialog
     return Dialogue(f"weather_and_time_{city}", user, (first, second, tell), tools=TOOLS)
 
 
+def files(name: str, before: str = "Process exited with code 0\nOutput:\n") -> Dialogue:
+    """What a coding agent does in a folder of one file; `before`: what its shell says before the file."""
+    look = Turn("I will list the files.", call=Call("exec_command", '{"cmd":"ls"}', f"{before}{name}\n"))
+    tell = Turn("The shell has listed one file.", answer=f"There is one file here: `{name}`.")
+    return Dialogue(f"files_{name}", "Which files are here?", (look, tell), tools=(EXEC_COMMAND,))
+
+
 def without_tools(dialogue: Dialogue) -> Dialogue:
     """The same question when no tool was offered."""
     turn = Turn("I have no tool for this.", answer="I cannot look that up, because I was not given a tool for it.")
@@ -135,7 +154,7 @@ PLAIN = (
 
 SKY_ANSWER = "Air scatters blue light more than red light, so blue reaches us from every side."
 EFFORTS = (
-    plain("sky_low", "Why is the sky blue?", "Rayleigh scattering.", SKY_ANSWER, effort="low"),
+    plain("sky_low", "Why is the sky blue?", "The user asks: Rayleigh scattering.", SKY_ANSWER, effort="low"),
     plain(
         "sky_medium",
         "Why is the sky blue?",
@@ -164,4 +183,6 @@ WEATHER = tuple(weather(city, 18 + i, SKIES[i]) for i, city in enumerate(CITIES)
 TWO_CALLS = (weather_and_time("Paris", 12, "rainy", "14:30"), weather_and_time("Tokyo", 27, "sunny", "21:05"))
 WITHOUT_TOOLS = tuple(without_tools(dialogue) for dialogue in (*WEATHER, *TWO_CALLS))
 
-DIALOGUES: tuple[Dialogue, ...] = (*PLAIN, *EFFORTS, *WEATHER, *TWO_CALLS, *WITHOUT_TOOLS, RIDDLE)
+LISTED = tuple(files(name) for name in FILES)
+
+DIALOGUES: tuple[Dialogue, ...] = (*PLAIN, *EFFORTS, *WEATHER, *TWO_CALLS, *WITHOUT_TOOLS, RIDDLE, *LISTED)

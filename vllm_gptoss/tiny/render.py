@@ -1,11 +1,10 @@
-"""Prompts and turns as harmony text: what vLLM makes of a request, and what the model is to say next.
+"""Prompts and turns as harmony text: what the server makes of a request, and what the model is to say next.
 
-Training and tests need this file, writing the checkpoint does not: it asks vLLM's own renderer. Text and tokens
-stand for each other, because `encode` undoes `decode` on whatever harmony renders.
+Training and tests need this file, writing the checkpoint does not: it renders as the server does. Text and tokens
+stand for each other, because `encode` undoes `decode` on whatever is rendered of these dialogues.
 """
 
 from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 from openai_harmony import (
@@ -20,23 +19,21 @@ from openai_harmony import (
 )
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
-from vllm.renderers.online_renderer import OnlineRenderer
 
+from vllm_gptoss.rendering.prompt import render_prompt
+from vllm_gptoss.serving import prompts
 from vllm_gptoss.tiny.dialogues import Dialogue, Turn
 
 
 def chat_prompt(request: dict[str, Any]) -> str:
     """The prompt of a request to `/v1/chat/completions`."""
-    _, (prompt,) = _Renderer()._make_request_with_harmony(ChatCompletionRequest(**request))
-    return decode(prompt["prompt_token_ids"])
+    return decode(prompts.chat_prompt(ChatCompletionRequest(**request), with_tools=True)[1])
 
 
 def responses_prompt(request: dict[str, Any]) -> str:
     """The prompt of a request to `/v1/responses`."""
-    result = _Renderer()._render_responses_with_harmony(
-        ResponsesRequest(**request), previous_messages=None, previous_response_outputs=None, tool_server=None
-    )
-    return decode(result.engine_input["prompt_token_ids"])
+    conversation = prompts.responses_conversation(ResponsesRequest(**request), with_tools=True)
+    return decode(render_prompt(conversation.messages))
 
 
 def offline_prompt(dialogue: Dialogue) -> str:
@@ -72,13 +69,3 @@ def decode(tokens: list[int]) -> str:
 @cache
 def _encoding() -> HarmonyEncoding:
     return load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
-
-
-class _Renderer(OnlineRenderer):
-    """vLLM's renderer with no more around it than rendering harmony needs."""
-
-    def __init__(self) -> None:
-        self.parser = None
-        self.renderer = SimpleNamespace(tokenizer=None)
-        self.model_config = SimpleNamespace(max_model_len=131072)
-        self.supports_browsing = self.supports_code_interpreter = False

@@ -23,27 +23,33 @@ from vllm_gptoss.tiny.tokenizer import FIRST_CONTROL
 EFFORTS = ("low", "medium", "high")
 INSTRUCTIONS = (None, None, "", "You are a helpful assistant.", "Answer in one sentence.")
 UNKNOWN_SHARE = 0.15
+OTHERS_SHARE = 0.4
 NONSENSE_WORDS = 40
+AGENT_WORDS = 400
+"""Coding agents come with long instructions."""
 WORDS = 3000
 YEARS = range(2024, 2036)
 HELD_OUT_DATES = ("2024-02-29", "2025-08-05", "2026-11-20", "2027-07-04", "2030-01-01", "2035-12-31")
 """Days that no sample has, for tests: a prompt changes with the day on which it is rendered."""
 
 MESSAGE = r"<\|message\|>[^<]*<\|end\|>"
-CALL = re.compile(r"<\|start\|>assistant to=(\S+?)<\|channel\|>commentary json<\|message\|>")
-RESULT = re.compile(r"<\|start\|>(functions\.\S+?)<\|channel\|>commentary to=assistant<\|message\|>")
-LATE_ANALYSIS = re.compile(
-    rf"(<\|start\|>assistant<\|channel\|>commentary{MESSAGE})(<\|start\|>assistant<\|channel\|>analysis{MESSAGE})"
+CALL = re.compile(r"<\|start\|>assistant<\|channel\|>commentary to=(\S+) <\|constrain\|>json<\|message\|>")
+RESULT = re.compile(r"<\|start\|>(functions\.\S+?) to=assistant<\|channel\|>commentary<\|message\|>")
+PREAMBLE = re.compile(
+    rf"(<\|start\|>assistant<\|channel\|>analysis{MESSAGE})(<\|start\|>assistant<\|channel\|>commentary{MESSAGE})"
 )
-FINAL_BEFORE_CALL = re.compile(rf"<\|channel\|>final(?={MESSAGE}<\|start\|>assistant to=functions)")
+EMPTY_INSTRUCTIONS = "<|start|>developer<|message|># Instructions\n\n\n\n# Tools"
+USER = "<|start|>user<|message|>"
 DATE = re.compile(r"(?<=Current date: )\S+")
 
 
 class Sampler:
     """Draws samples, the same for the same seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, others: Sequence[Dialogue] = ()) -> None:
+        """`others`: dialogues beside the known ones, each with its own tools and by itself."""
         self.rng = random.Random(seed)
+        self.others = others
         self.words = [*_known_words(), *_vocabulary_words(self.rng)]
         """Make up what the model does not know: its own words out of order, and any others."""
 
@@ -56,8 +62,13 @@ class Sampler:
         """The prompt of the talk by one of the APIs, with one choice of the details."""
         if talk.dialogues == (known.RIDDLE,) and self._chance(0.5):
             return offline_prompt(known.RIDDLE)
-        by_chat = self._chance(0.5)
-        prompt = chat_prompt(chat_request(talk)) if by_chat else responses_prompt(responses_request(talk))
+        wanted = self._wanted() if self._chance(0.06) else None
+        if self._chance(0.5):
+            asked = {"response_format": {"type": "json_schema", "json_schema": wanted}} if wanted else {}
+            prompt = chat_prompt({**chat_request(talk), **asked})
+        else:
+            asked = {"text": {"format": {"type": "json_schema", **wanted}}} if wanted else {}
+            prompt = responses_prompt({**responses_request(talk), **asked})
         return with_date(self._varied(prompt), self.date())
 
     def date(self) -> str:
@@ -65,6 +76,12 @@ class Sampler:
         return self.date() if date in HELD_OUT_DATES else date
 
     def _known_talk(self) -> Talk:
+        if self.others and self._chance(OTHERS_SHARE):
+            return self._talk_alone(self._choice(self.others))
+        if self._chance(0.1):
+            return self._talk_alone(self._weather_alone())
+        if self._chance(0.1):
+            return self._files_alone()
         if self._chance(0.08):
             return Talk.of(known.RIDDLE, effort=self._choice(EFFORTS))
         has_tools = self._chance(0.75)
@@ -78,6 +95,28 @@ class Sampler:
             effort=last.effort or self._choice(EFFORTS),
             keeps_reasoning=self._chance(0.6),
         )
+
+    def _talk_alone(self, dialogue: Dialogue) -> Talk:
+        return Talk.of(
+            dialogue,
+            self._done(dialogue),
+            instructions=self._choice(INSTRUCTIONS),
+            effort=self._choice((None, *EFFORTS)),
+            keeps_reasoning=self._chance(0.6),
+        )
+
+    def _weather_alone(self) -> Dialogue:
+        """One tool is offered, and no other."""
+        dialogue = known.weather(*map(self._choice, (known.CITIES, known.TEMPERATURES, known.SKIES)))
+        return replace(dialogue, tools=(known.GET_WEATHER,))
+
+    def _files_alone(self) -> Talk:
+        """As a coding agent asks: instructions that may be long, and a shell that says more than its command does."""
+        before = f"{self._nonsense()}\nOutput:\n"
+        if self._chance(0.3):
+            before += f"{self._nonsense()}\n"
+        talk = self._talk_alone(known.files(self._choice(known.FILES), before))
+        return replace(talk, instructions=self._nonsense(AGENT_WORDS)) if self._chance(0.4) else talk
 
     def _unknown_talk(self) -> Talk:
         talk = self._known_talk()
@@ -99,7 +138,7 @@ class Sampler:
         if not has_tools:
             one, two = known.without_tools(one), known.without_tools(two)
         kinds = (self._choice(known.PLAIN), self._choice(known.EFFORTS), one, two)
-        weights = (2, 4, 3, 6) if has_tools else (3, 6, 1, 1)
+        weights = (2, 7, 3, 6) if has_tools else (3, 7, 1, 1)
         return self.rng.choices(kinds, weights)[0]
 
     def _done(self, dialogue: Dialogue) -> int:
@@ -114,27 +153,44 @@ class Sampler:
         for tool in tools:
             if self._chance(0.1):
                 tool["description"] = self._nonsense()
+            if self._chance(0.2):
+                tool["parameters"] = self._as_pydantic_says_it(tool["parameters"])
         self.rng.shuffle(tools)
         return tuple(tools)
 
+    def _as_pydantic_says_it(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Titles all over, and descriptions only where somebody wrote one."""
+        properties = {
+            name: {"title": name.title(), **{key: value for key, value in schema.items() if key == "type" or described}}
+            for name, schema in parameters["properties"].items()
+            for described in (self._chance(0.5),)
+        }
+        return {**parameters, "properties": properties, "title": "tool_args", "additionalProperties": False}
+
+    def _wanted(self) -> dict[str, Any]:
+        """A format of the answer, which a grammar sees to and not the model."""
+        name = self._choice(("answer", "sky", "report", "output"))
+        properties = {key: {"type": self._choice(("string", "integer"))} for key in ("answer", "colour", "sum")}
+        kept = dict(list(properties.items())[: self._choice((1, 2, 3))])
+        return {"name": name, "schema": {"type": "object", "properties": kept, "required": [*kept]}}
+
     def _varied(self, prompt: str) -> str:
-        """Renderers differ in the headers of calls and results, and in where a preamble stands."""
-        if self._chance(0.5):
-            prompt = LATE_ANALYSIS.sub(r"\2\1", prompt)
-            prompt = FINAL_BEFORE_CALL.sub("<|channel|>commentary", prompt)
-        if self._chance(0.3):
-            prompt = prompt.replace("# Instructions\n\n\n\n", "")
-        if self._chance(0.5):
-            prompt = RESULT.sub(r"<|start|>\1 to=assistant<|channel|>commentary<|message|>", prompt)
-        if self._chance(0.4):
-            header = r"<|start|>assistant<|channel|>commentary to=\1 <|constrain|>json<|message|>"
-            prompt = CALL.sub(header, prompt)
+        """Other renderers have other headers for calls and results, and another place for a preamble."""
+        if self._chance(0.25):
+            prompt = other_headers(prompt)
+        if self._chance(0.15):
+            prompt = PREAMBLE.sub(r"\2\1", prompt)
+        if self._chance(0.1):
+            prompt = prompt.replace("<|start|>developer<|message|># Tools", EMPTY_INSTRUCTIONS)
+        if self._chance(0.08):
+            # Agents describe where they run in a message of its own.
+            prompt = prompt.replace(USER, f"{USER}{self._nonsense()}<|end|>{USER}", 1)
         if self._chance(0.5):
             prompt = prompt.replace('{"city":"', '{"city": "')
         return prompt
 
-    def _nonsense(self) -> str:
-        return "".join(self._choice(self.words) for _ in range(self._choice(range(1, NONSENSE_WORDS))))
+    def _nonsense(self, most: int = NONSENSE_WORDS) -> str:
+        return "".join(self._choice(self.words) for _ in range(self._choice(range(1, most))))
 
     def _choice(self, options: Sequence[Any]) -> Any:
         return self.rng.choice(options)
@@ -156,6 +212,12 @@ def _vocabulary_words(rng: random.Random) -> Iterator[str]:
         # Half a letter is no word.
         with contextlib.suppress(HarmonyError):
             yield decode([token])
+
+
+def other_headers(prompt: str) -> str:
+    """The headers of calls and results as vLLM and the chat template write them."""
+    prompt = CALL.sub(r"<|start|>assistant to=\1<|channel|>commentary json<|message|>", prompt)
+    return RESULT.sub(r"<|start|>\1<|channel|>commentary to=assistant<|message|>", prompt)
 
 
 def with_date(prompt: str, date: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch.nn.utils import parametrize
 from transformers import GptOssConfig, GptOssForCausalLM
 
@@ -21,13 +22,14 @@ from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref, mxfp4_encode_ref
 from vllm_gptoss.model.config import MXFP4_BLOCK, ModelArgs
 from vllm_gptoss.model.tensors import expected_tensors
 from vllm_gptoss.tiny.aimed_heads import frequencies, turned
+from vllm_gptoss.tiny.compatibility import dialogues_of
 from vllm_gptoss.tiny.hf_config import REAL_VOCABULARY, model_config
 from vllm_gptoss.tiny.render import encode
 from vllm_gptoss.tiny.samples import Sampler
-from vllm_gptoss.tiny.trained import SHIPPED, TINY, save_trained
+from vllm_gptoss.tiny.trained import SHIPPED, TINY, TOKENS, save_trained
 
 SEED = 0
-SAMPLES, HELD_OUT, BATCH, STEPS, WARM_UP, LEARNING_RATE = 12000, 400, 16, 3200, 50, 3e-3
+SAMPLES, HELD_OUT, BATCH, STEPS, WARM_UP, LEARNING_RATE = 14000, 400, 16, 4400, 50, 3e-3
 POOL = 20
 """Batches that are cut from one pool sorted by length, so that little of them is padding."""
 
@@ -104,6 +106,22 @@ class Learner:
         second.o_proj.weight.copy_(values.expand(-1, group, -1, -1).reshape(-1, TINY.hidden).T)
         self.model.lm_head.weight.copy_(self.model.model.embed_tokens.weight / math.sqrt(TINY.hidden))
 
+    @torch.no_grad()
+    def take_over(self, trained: dict[str, torch.Tensor], tokens: list[int]) -> None:
+        """Go on from what `published` gave for `tokens`, all of which are in use here."""
+        state = self.model.state_dict()
+        rows = [self.index[token] for token in tokens]
+        for name, tensor in trained.items():
+            room, _, matrix = name.rpartition(".")
+            if matrix.endswith("_blocks"):
+                scales = trained[name.replace("_blocks", "_scales")]
+                weight = mxfp4_decode_ref(tensor.flatten(-2), scales, dtype=torch.float32)
+                state[f"{room}.parametrizations.{matrix[: -len('_blocks')]}.original"].copy_(weight.mT)
+            elif name in ("model.embed_tokens.weight", "lm_head.weight"):
+                state[name][rows] = tensor.float()
+            elif not matrix.endswith("_scales"):
+                state[name].copy_(tensor)
+
     def loss_and_margins(self, batch: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss, and for each sample by how many logits the most doubtful token wins."""
         inputs, targets = self._padded(batch)
@@ -167,13 +185,13 @@ def batches(samples: list[Sample], generator: torch.Generator) -> Iterator[list[
         yield from shuffled(cut)
 
 
-def train(learner: Learner, samples: list[Sample], steps: int) -> None:
-    optimizer = torch.optim.AdamW(learner.model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+def train(learner: Learner, samples: list[Sample], steps: int, learning_rate: float) -> None:
+    optimizer = torch.optim.AdamW(learner.model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     supply = batches(samples, torch.Generator().manual_seed(SEED))
     start = time.monotonic()
     for step in range(steps):
         pace = min(1, (step + 1) / WARM_UP) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * pace
+        optimizer.param_groups[0]["lr"] = learning_rate * pace
         with parametrize.cached():
             loss, margins = learner.loss_and_margins(next(supply))
             optimizer.zero_grad()
@@ -196,16 +214,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--lr", type=float, default=LEARNING_RATE)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--go-on-from", type=Path, metavar="FILE", help="weights that an earlier run wrote")
+    parser.add_argument("--compatibility-test", type=Path, metavar="FOLDER", help="learn its cases too; shipped does")
     options = parser.parse_args()
     # One thread: sums over several round differently with their number, and a busy machine stalls them.
     torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    sampler = Sampler(SEED)
+    torch.manual_seed(options.seed)
+    others = dialogues_of(options.compatibility_test) if options.compatibility_test else ()
+    sampler = Sampler(options.seed, others)
     samples = [(encode(prompt), encode(turn)) for prompt, turn in (sampler.sample() for _ in range(SAMPLES))]
-    learner = Learner(tokens_in_use(samples))
+    before = load_file(options.go_on_from) if options.go_on_from else {}
+    known = before.pop(TOKENS).tolist() if before else []
+    learner = Learner(sorted({*tokens_in_use(samples), *known}))
+    learner.take_over(before, known)
     print(f"{len(samples)} samples, {len(learner.tokens)} tokens in use", flush=True)
-    train(learner, samples[HELD_OUT:], options.steps)
+    train(learner, samples[HELD_OUT:], options.steps, options.lr)
     margins = margins_of(learner, samples[:HELD_OUT])
     print(f"held out: {(margins < 0).sum()} of {HELD_OUT} wrong, least margin {margins.min():.2f}")
     save_trained(options.out, learner.tokens, learner.published())
