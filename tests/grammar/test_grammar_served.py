@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from openai import BadRequestError
 
+from vllm_gptoss.parsers.harmony import END
+
 MODEL = "tiny"
 MOOD = {
     "type": "object",
@@ -139,8 +141,9 @@ def test_one_call_is_made_where_one_is_required(ask, choice, names):
 
 
 def test_several_calls_where_they_may_be_parallel(ask):
-    """The tiny model, which has learnt nothing of it, goes on until it is cut."""
-    _, content, calls, _ = ask(HELLO, TOOLS, "set_mood", limit=500)
+    """The model is made to end each message at once and to begin another, until it is cut."""
+    urged = {"logit_bias": {str(END): 100}}
+    _, content, calls, _ = ask(HELLO, TOOLS, "set_mood", limit=300, extra_body=urged)
     assert not content
     assert len(calls) > 1
     assert all(name == "set_mood" and is_mood(arguments) for name, arguments in calls[:-1])
