@@ -1,4 +1,4 @@
-"""MXFP4 experts on a GPU: this package's kernels for up to 64 tokens, vLLM's for more, over one copy of the weights.
+"""MXFP4 experts on a GPU: this package's kernels for few tokens, vLLM's for many, over one copy of the weights.
 
 Imported only where experts live on a GPU: vLLM's module probes for its CUDA libraries.
 """
