@@ -162,7 +162,7 @@ def test_a_signal_to_itself_is_its_own_affair():
         "import os; os.listdir('/')",
         "open('/etc/passwd')",
         "open('/proc/1/cmdline')",
-        "open('/proc/self/root/etc/passwd')",
+        "open('/proc/self/cwd' + '/..' * 32 + '/etc/passwd')",
         "open('/dev/shm/x', 'w')",
         "open('/tmp/x', 'w')",
         "import sys; open(sys.prefix + '/x', 'w')",

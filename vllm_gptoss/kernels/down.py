@@ -38,7 +38,7 @@ def _partial_sums(
     pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
     steps = (columns + STEP - 1) // STEP
     begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
-    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent, True)
+    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     acc += gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)[:, None]
     out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])

@@ -80,15 +80,14 @@ def _multiply(word_slot, scale_slot, token_slot, acc, config: tl.constexpr):
 
 @jit
 def expert_product(
-    x, source, blocks, scales, row, rows, columns, begin, end,
-    config: tl.constexpr, dependent: tl.constexpr, waits: tl.constexpr,
-):  # fmt: skip
+    x, source, blocks, scales, row, rows, columns, begin, end, config: tl.constexpr, waits: tl.constexpr
+):
     """fp32 [config.rows, config.tokens] in `product_layout`.
 
     `x` bf16 [.., columns] is contiguous; `source` [tokens] lies as the rows of `tokens_layout`; `blocks` and `scales`
     (i32, four bytes a word) point to one expert of `rows` and `columns`, in the order of mxfp4_swizzle.py; `row` is a
-    multiple of config.rows. Of a `dependent` launch (dependent_launch.py) that `waits` here it waits once the ring
-    fills with weights, and before it reads `x`.
+    multiple of config.rows. If it `waits` for the launch before (dependent_launch.py), it does so once the ring fills
+    with weights, and before it reads `x`.
     """
     copies: tl.constexpr = _scale_copy_layout(config)
     plain: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
@@ -113,7 +112,7 @@ def expert_product(
     acc = gl.zeros(tile, gl.float32, layout=product_layout(config))
     for ahead in gl.static_range(config.stages - 1):
         _copy_weights(begin + ahead, end, word_ring, scale_ring, word_ptr, scale_ptr, row_inside, columns, config)
-    if waits and dependent:
+    if waits:
         wait_for_predecessor()
         let_successor_start()
     for ahead in gl.static_range(config.stages - 1):

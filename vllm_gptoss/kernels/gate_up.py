@@ -58,7 +58,7 @@ def _gate_up_kernel(
     blocks += expert * block_stride
     scales += expert * scale_stride
     steps = (columns + STEP - 1) // STEP
-    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, dependent, False)
+    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, False)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     acc += gl.load(bias + expert * rows + r, mask=r < rows, other=0).to(gl.float32)[:, None]
     h = _swiglu(acc, alpha, limit, config).to(gl.bfloat16)
