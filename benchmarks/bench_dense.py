@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 SHAPES = {"qkv": (5120, 2880), "o_proj": (2880, 4096)}
 """Rows and columns of the weights, in both models. Ranks split the rows of the first, and the columns of the second."""
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32)
 ROTATED_BYTES = 128 << 20
 """Twice an L2 cache of 50 to 60 MB, the largest on Hopper."""
 
 ERROR_LIMIT = 3e-3
 """Relative, in norm. One rounding to bf16 is 1.7e-3."""
 
-SWEPT = {"rows": (32, 64, 128), "step": (64, 128), "stages": (3, 4, 6, 8), "shares": (1, 2, 3, 4, 6, 8)}
+SWEPT = {"rows": (16, 32, 64), "stages": (2, 3, 4, 6, 8, 12), "warps": (2, 4, 8)}
 LEAST_ON_THE_WAY = 32 << 10
 """Bytes for each processor: what the bus brings while one of them is awaited. With less it can't be busy."""
 
@@ -99,15 +99,17 @@ def configs(tokens: int, rows: int, columns: int) -> Iterable[DenseConfig]:
     """Those of the swept that run at once, and keep the bus busy or at least half of the weights on the way."""
     import torch
 
+    from vllm_gptoss.kernels.dense import PART
+
     device = torch.cuda.get_device_properties(0)
-    for tile_rows, *others in combinations(*SWEPT.values()):
-        config = DenseConfig(tile_rows, tokens, *others)
-        weights = 2 * config.step * config.rows
+    for tile_rows, stages, warps in combinations(*SWEPT.values()):
+        config = DenseConfig(tile_rows, tokens, stages, warps)
+        step = 2 * PART.value * warps
         # Triton adds a few bytes, and CUDA a KiB.
-        shared = 2 * config.step * (config.rows + config.tokens) * config.stages + (2 << 10)
-        programs = -(-rows // config.rows) * config.shares
+        shared = step * (tile_rows + tokens) * stages + (2 << 10)
+        programs = -(-rows // tile_rows)
         slots = device.shared_memory_per_multiprocessor // shared
-        on_the_way = (config.stages - 1) * weights * programs / device.multi_processor_count
+        on_the_way = (stages - 1) * step * tile_rows * programs / device.multi_processor_count
         enough = min(LEAST_ON_THE_WAY, rows * columns / device.multi_processor_count)
         if programs <= slots * device.multi_processor_count and on_the_way >= enough:
             yield config

@@ -10,6 +10,7 @@ import torch
 from vllm_gptoss.kernels.capability import HOPPER, capability
 from vllm_gptoss.kernels.decode_attention import NewTokens
 from vllm_gptoss.kernels.decode_attention import decode_attention as decode_attention_kernel
+from vllm_gptoss.kernels.dense import MAX_TOKENS as MAX_DENSE_TOKENS
 from vllm_gptoss.kernels.dense import dense as dense_kernel
 from vllm_gptoss.kernels.down import down
 from vllm_gptoss.kernels.experts import dense_experts_ref, mxfp4_experts_ref
@@ -26,9 +27,6 @@ from vllm_gptoss.kernels.tuning import pick_dense, pick_down, pick_gate_up, tile
 
 __all__ = ["LARGEST_SCALE", "MAX_DENSE_TOKENS", "MAX_ROUTED_TOKENS", "NewTokens", "swizzle_blocks", "swizzle_scales"]
 """What layers need of the kernels besides the operations below."""
-
-MAX_DENSE_TOKENS = 16
-"""Tokens of one `dense` in the model. The kernel takes more, for which cuBLAS is faster."""
 
 MAX_ROUTED_TOKENS = 512
 """Tokens of one `routed_experts` in the model: the most for which it was measured to be faster than vLLM's."""

@@ -84,11 +84,11 @@ def decode_attention(requests: int, window: int | None) -> None:
     )
 
 
-def dense(num_tokens: int, rows: int, columns: int) -> object:
+def dense(num_tokens: int, rows: int, columns: int, has_bias: bool = True) -> object:
     from vllm_gptoss.kernels import dense, tuning
 
     config = tuning.pick_dense(num_tokens, rows, columns)
-    return dense.dense(meta(num_tokens, columns), meta(rows, columns), meta(rows), config)
+    return dense.dense(meta(num_tokens, columns), meta(rows, columns), meta(rows) if has_bias else None, config)
 
 
 def rmsnorm(num_tokens: int, has_residual: bool) -> object:
@@ -129,10 +129,11 @@ LAUNCHES = {
     "decode_attention, window": Launch(lambda: decode_attention(1, 128)),
     "qkv, 1 token": Launch(lambda: dense(1, 5120, 2880)),
     "qkv, 16 tokens": Launch(lambda: dense(16, 5120, 2880)),
-    "qkv, 64 tokens": Launch(lambda: dense(64, 5120, 2880)),
+    "qkv, 32 tokens": Launch(lambda: dense(32, 5120, 2880)),
+    "qkv without a bias": Launch(lambda: dense(1, 5120, 2880, has_bias=False)),
     "qkv of two ranks, 32 tokens": Launch(lambda: dense(32, 2560, 2880)),
     "output projection, 1 token": Launch(lambda: dense(1, 2880, 4096)),
-    "output projection, 64 tokens": Launch(lambda: dense(64, 2880, 4096)),
+    "output projection, 32 tokens": Launch(lambda: dense(32, 2880, 4096)),
     "output projection of eight ranks": Launch(lambda: dense(8, 2880, 512)),
     "rotated and written": Launch(lambda: kv_write(1000)),
     "rmsnorm": Launch(lambda: rmsnorm(1, has_residual=False)),

@@ -9,7 +9,7 @@ from sizes import cases
 from vllm_gptoss.kernels.dense import MAX_TOKENS, dense, dense_ref
 from vllm_gptoss.kernels.tuning import DenseConfig, pick_dense
 
-NARROW, WIDE = DenseConfig(64, 8, 64, 3), DenseConfig(128, 64, 128, 3)
+NARROW = DenseConfig(16, 8, 3)
 
 
 class Case(NamedTuple):
@@ -23,27 +23,21 @@ class Case(NamedTuple):
 CASES = {
     "one token": Case(1, 80, 320, NARROW),
     "no bias": Case(1, 80, 320, NARROW, has_bias=False),
-    "one step": Case(3, 48, 64, NARROW),
-    "fewer rows than a tile": Case(8, 48, 136, NARROW),
-    "columns end within a step": Case(3, 200, 136, NARROW._replace(step=128, stages=4)),
-    "two shares": Case(8, 80, 320, NARROW._replace(shares=2)),
-    "four shares": Case(1, 200, 320, NARROW._replace(shares=4)),
-    "four shares and no bias": Case(3, 200, 320, NARROW._replace(shares=4), has_bias=False),
-    "more shares than steps": Case(3, 80, 64, NARROW._replace(shares=4)),
-    "two warps": Case(3, 80, 136, DenseConfig(32, 8, 64, 6, shares=2)),
-    "one warp": Case(3, 80, 136, DenseConfig(16, 8, 64, 6, shares=2)),
-    "16 tokens": Case(16, 80, 136, DenseConfig(64, 16, 64, 4, shares=2)),
-    "17 tokens": Case(17, 200, 136, DenseConfig(128, 32, 64, 3)),
-    "33 tokens": Case(33, 200, 320, WIDE._replace(shares=2)),
-    "64 tokens": Case(64, 200, 320, WIDE),
-    "64 tokens, shared": Case(64, 200, 136, WIDE._replace(shares=2)),
+    "fewer columns than warps have": Case(3, 48, 64, NARROW),
+    "fewer rows than a tile": Case(8, 24, 136, NARROW._replace(rows=32)),
+    "columns end within a warp's": Case(3, 200, 328, NARROW._replace(stages=4)),
+    "fewer steps than stages": Case(8, 80, 320, NARROW._replace(stages=6)),
+    "one warp": Case(3, 80, 328, NARROW._replace(warps=1)),
+    "eight warps": Case(3, 80, 1096, NARROW._replace(warps=8)),
+    "16 tokens": Case(16, 80, 328, DenseConfig(16, 16, 4)),
+    "17 tokens": Case(17, 200, 328, DenseConfig(32, 32, 3)),
 }
 
 QKV, OUTPUT = (5120, 2880), (2880, 4096)
 
 LARGE = {
-    **{f"qkv of {m}": Case(m, *QKV, pick_dense(m, *QKV)) for m in (1, 2, 8, 16, 17, 33, 64)},
-    **{f"output of {m}": Case(m, *OUTPUT, pick_dense(m, *OUTPUT)) for m in (1, 8, 16, 17, 64)},
+    **{f"qkv of {m}": Case(m, *QKV, pick_dense(m, *QKV)) for m in (1, 2, 8, 16, 17, 32)},
+    **{f"output of {m}": Case(m, *OUTPUT, pick_dense(m, *OUTPUT)) for m in (1, 8, 16, 32)},
     **{f"output of 8, {k} columns": Case(8, 2880, k, pick_dense(8, 2880, k)) for k in (512, 1024, 2048)},
     "qkv of 8, half": Case(8, 2560, 2880, pick_dense(8, 2560, 2880)),
 }
@@ -91,7 +85,6 @@ def poisoned(monkeypatch):
 def test_dense(case, device):
     values = make(case, device)
     expected = values.x.double() @ values.weight.double().T + (values.bias.double() if case.has_bias else 0)
-    # The second run finds the counters as the first one left them.
     runs = [dense(*values, case.config) for _ in range(2)]
     assert (runs[0].shape, runs[0].dtype) == ((case.tokens, case.rows), torch.bfloat16)
     assert torch.equal(runs[0], runs[1])
@@ -130,5 +123,4 @@ def test_the_picked_configuration_fits(rows, columns):
         config = pick_dense(num_tokens, rows, columns)
         assert num_tokens <= config.tokens <= MAX_TOKENS
         # Ada's and consumer Blackwell's shared memory, less what Triton adds.
-        assert 2 * config.stages * config.step * (config.rows + config.tokens) <= 98 << 10
-        assert config.shares <= -(-columns // config.step)
+        assert 128 * config.stages * config.warps * (config.rows + config.tokens) <= 98 << 10

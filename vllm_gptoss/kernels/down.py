@@ -38,11 +38,12 @@ def _partial_sums(
     pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
     steps = (columns + STEP - 1) // STEP
     begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
-    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
-    acc += gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)[:, None]
+    # Ahead of its use: it comes from memory, and would be the last to come.
+    offset = gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)
+    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
     out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])
-    acc = gl.convert_layout(acc, out)
+    acc = gl.convert_layout(acc + offset[:, None], out)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     pair = gl.load(pairs + n, mask=n < count, other=0).to(gl.int64)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, out))
@@ -63,13 +64,14 @@ def _sum_shares(
         total = gl.zeros(block, gl.float32, layout=layout)
         for k in gl.static_range(top_k):
             held = (m < num_tokens) & (gl.load(ids + m * top_k + k, mask=m < num_tokens, other=-1) >= 0)
-            weight = gl.load(weights + m * top_k + k, mask=held, other=0)
-            inside = held[:, None] & (r < rows)[None, :]
+            weight = gl.load(weights + m * top_k + k, mask=m < num_tokens, other=0)
+            # Not after `ids`: the loads of all are on their way together, and what no program wrote is left out.
+            inside = (m < num_tokens)[:, None] & (r < rows)[None, :]
             value = gl.zeros(block, gl.float32, layout=layout)
             for share in gl.static_range(shares):
                 pair = (share * num_tokens + m).to(gl.int64) * top_k + k
                 value += gl.load(partial + pair[:, None] * rows + r[None, :], mask=inside, other=0)
-            total += weight[:, None] * value
+            total += gl.where(held[:, None], weight[:, None] * value, 0)
         inside = (m < num_tokens)[:, None] & (r < rows)[None, :]
         gl.store(y + m.to(gl.int64)[:, None] * rows + r[None, :], total.to(gl.bfloat16), mask=inside)
 

@@ -58,10 +58,11 @@ def _gate_up_kernel(
     blocks += expert * block_stride
     scales += expert * scale_stride
     steps = (columns + STEP - 1) // STEP
-    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, False)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
-    acc += gl.load(bias + expert * rows + r, mask=r < rows, other=0).to(gl.float32)[:, None]
-    h = _swiglu(acc, alpha, limit, config).to(gl.bfloat16)
+    # Ahead of its use: it comes from memory, and would be the last to come.
+    offset = gl.load(bias + expert * rows + r, mask=r < rows, other=0).to(gl.float32)
+    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, False)
+    h = _swiglu(acc + offset[:, None], alpha, limit, config).to(gl.bfloat16)
     out: tl.constexpr = _stored_layout(config)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     pair = gl.load(pairs + n, mask=n < count, other=0).to(gl.int64)

@@ -19,19 +19,13 @@ class ExpertConfig(NamedTuple):
 
 class DenseConfig(NamedTuple):
     rows: int
-    """Weight rows of a program: 16, 32, or a multiple of 64."""
+    """Weight rows of a program: a multiple of 16."""
     tokens: int
-    """Of its tile, which has room for all: 8, 16, 32 or 64."""
-    step: int
-    """Columns of a step: 64 or 128."""
+    """Of its tile, which has room for all: 8, 16 or 32."""
     stages: int
-    """Steps in the ring."""
-    shares: int = 1
-    """Programs that split the columns of a row."""
-
-    @property
-    def warps(self) -> int:
-        return min(4, self.rows // 16)
+    """Steps in the ring, of 64 columns a warp."""
+    warps: int = 4
+    """Which split the columns."""
 
 
 def tile_tokens(num_pairs: int, num_experts: int) -> int:
@@ -41,16 +35,17 @@ def tile_tokens(num_pairs: int, num_experts: int) -> int:
 
 
 def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
-    """Few experts in use need every program; many want few reads of the tokens."""
-    if num_pairs <= 16:
-        return ExpertConfig(64 if num_pairs <= 8 else 128, tile_tokens(num_pairs, num_experts), stages=8)
-    return _many_pairs(tile_tokens(num_pairs, num_experts), hopper, stages=4)
+    """Few experts in use need long rings; many want few reads of the tokens."""
+    tokens = tile_tokens(num_pairs, num_experts)
+    if num_pairs <= 8:
+        return ExpertConfig(128, tokens, stages=8 if num_pairs <= 4 else 6)
+    return _many_pairs(tokens, hopper, stages=4)
 
 
 def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     tokens = tile_tokens(num_pairs, num_experts)
-    if num_pairs <= 16:
-        return ExpertConfig(128, tokens, stages=8 if num_pairs <= 4 else 6, shares=2)
+    if num_pairs <= 8:
+        return ExpertConfig(128, tokens, *((3, 4) if num_pairs <= 4 else (6, 2)))
     return _many_pairs(tokens, hopper, stages=3 if tokens > 8 else 4, shares=2 if num_pairs <= 64 else 1)
 
 
@@ -62,13 +57,11 @@ def _many_pairs(tokens: int, hopper: bool, stages: int, shares: int = 1) -> Expe
 
 
 def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
-    """Of weights [rows, columns]: two or three programs for each of an H200's 132 processors, which all run at once."""
+    """Of weights [rows, columns]: programs that all run at once on an H200, with as long rings as there is room for."""
     tokens = max(8, 1 << (num_tokens - 1).bit_length())
-    if tokens == 8:
-        tile_rows, step, stages, programs = 64, 128, 4, 360
-    elif tokens == 16:
-        tile_rows, step, stages, programs = 64, 64, 6, 330
-    else:
-        tile_rows, step, stages, programs = 128, 64, 4, 264
-    shares = min(programs // -(-rows // tile_rows), columns // 256, 8)
-    return DenseConfig(tile_rows, tokens, step, stages, max(1, shares))
+    tile_rows, processors = 16, 132
+    at_once = -(-rows // (tile_rows * processors))
+    warps = 2 if at_once > 2 else 4
+    # Ada and consumer Blackwell let a program have 99 KiB.
+    stages = min(98 << 10, (225 << 10) // at_once) // (128 * warps * (tile_rows + tokens))
+    return DenseConfig(tile_rows, tokens, min(stages, columns // (64 * warps) + 1), warps)
