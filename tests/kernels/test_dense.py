@@ -31,6 +31,8 @@ CASES = {
     "eight warps": Case(3, 80, 1096, NARROW._replace(warps=8)),
     "16 tokens": Case(16, 80, 328, DenseConfig(16, 16, 4)),
     "17 tokens": Case(17, 200, 328, DenseConfig(32, 32, 3)),
+    "qkv of a tiny model": Case(3, 512, 128, pick_dense(3, 512, 128)),
+    "output of a tiny model": Case(1, 128, 256, pick_dense(1, 128, 256)),
 }
 
 QKV, OUTPUT = (5120, 2880), (2880, 4096)
@@ -109,6 +111,11 @@ REFUSED = {
 }
 
 
+def test_refuses_a_ring_of_one_step(device):
+    with pytest.raises(ValueError, match="ring of 1"):
+        dense(*make(Case(3, 80, 136, NARROW), device), NARROW._replace(stages=1))
+
+
 @pytest.mark.parametrize(("change", "said"), REFUSED.values(), ids=REFUSED)
 def test_refuses(change, said, device):
     values = change(make(Case(3, 80, 136, NARROW), device))
@@ -116,11 +123,12 @@ def test_refuses(change, said, device):
         dense(*values, NARROW)
 
 
-@pytest.mark.parametrize("rows", [640, 2560, 2880, 5120])
-@pytest.mark.parametrize("columns", [512, 1024, 2048, 2880, 4096])
+@pytest.mark.parametrize("rows", [64, 640, 2560, 2880, 5120])
+@pytest.mark.parametrize("columns", [64, 128, 512, 1024, 2048, 2880, 4096])
 def test_the_picked_configuration_fits(rows, columns):
     for num_tokens in range(1, MAX_TOKENS + 1):
         config = pick_dense(num_tokens, rows, columns)
         assert num_tokens <= config.tokens <= MAX_TOKENS
+        assert config.stages >= 2
         # Ada's and consumer Blackwell's shared memory, less what Triton adds.
         assert 128 * config.stages * config.warps * (config.rows + config.tokens) <= 98 << 10

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.gluon import INTERPRETED, async_copy, constexpr_function, gl, jit, mma_v2
+from vllm_gptoss.kernels.gluon import async_copy, constexpr_function, gl, jit, mma_v2
 from vllm_gptoss.kernels.tuning import DenseConfig
 
 MAX_TOKENS = 32
@@ -67,11 +67,7 @@ def _bring_first_tokens(ring, pointer, token_inside, columns: tl.constexpr, conf
         column = _column(step, config)
         values += (gl.load(pointer + column, mask=token_inside & (column < columns), other=0),)
     for step in gl.static_range(config.stages - 1):
-        if INTERPRETED:
-            # There, nothing is counted.
-            _copy(step, ring, pointer, token_inside, columns, config)
-        else:
-            ring.index(step).store(values[step])
+        ring.index(step).store(values[step])
 
 
 @jit(do_not_specialize=["num_tokens"])
@@ -133,7 +129,7 @@ def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, conf
     `bias` and `weight` are constant: they are read while the launch before may still write.
 
     Raises: ValueError for other tensors, a K that is no multiple of 8, and more tokens than MAX_TOKENS or the
-    configuration has.
+    configuration has, and a ring of one step.
     """
     (num_tokens, columns), rows = x.shape, len(weight)
     _check(x, weight, bias, config)
@@ -156,6 +152,8 @@ def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, con
             raise ValueError(f"a tensor {list(tensor.shape)} instead of {list(shape)} beside tokens {list(x.shape)}")
     if columns % 8:
         raise ValueError(f"a dense layer takes a multiple of 8 columns, not {columns}")
+    if config.stages < 2:
+        raise ValueError(f"a ring of {config.stages} has no step to multiply while another arrives: take 2 or more")
     if num_tokens > min(config.tokens, MAX_TOKENS):
         raise ValueError(f"{num_tokens} tokens are more than a tile of {config.tokens}, or than {MAX_TOKENS}")
 

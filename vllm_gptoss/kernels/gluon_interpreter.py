@@ -1,9 +1,11 @@
 """What the kernels use of Gluon, said in Triton's language for its interpreter.
 
-Programs run one after another, a layout means nothing, shared memory is a variable, and a copy arrives at once.
+Programs run one after another, a layout means nothing, and shared memory is a variable. A copy arrives when it is waited
+for and no sooner, as it may on a GPU.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import triton
 import triton.language as tl
@@ -70,19 +72,33 @@ class _Slot:
         value = self.slots[self.slot]
         return value if self.order is None else tl.permute(value, self.order)
 
+    def store(self, value) -> None:
+        self.slots[self.slot] = value
+
 
 class async_copy:  # noqa: N801  a module in Gluon
+    """Copies on their way, in the groups that they are waited for in."""
+
+    _started: ClassVar[list[tuple[_Slot, object]]] = []
+    _groups: ClassVar[list[list[tuple[_Slot, object]]]] = []
+
     @staticmethod
     def async_copy_global_to_shared(smem: _Slot, pointer, mask=None) -> None:
-        smem.slots[smem.slot] = tl.load(pointer) if mask is None else tl.load(pointer, mask=mask, other=0)
+        value = tl.load(pointer) if mask is None else tl.load(pointer, mask=mask, other=0)
+        async_copy._started.append((smem, value))
 
     @staticmethod
     def commit_group() -> None:
-        pass
+        async_copy._groups.append(async_copy._started)
+        async_copy._started = []
 
     @staticmethod
     def wait_group(outstanding) -> None:
-        pass
+        outstanding = int(getattr(outstanding, "value", outstanding))
+        assert outstanding >= 0, f"nothing waits until {outstanding} groups are on their way"
+        while len(async_copy._groups) > outstanding:
+            for smem, value in async_copy._groups.pop(0):
+                smem.store(value)
 
 
 def mma_v2(a, b, acc):

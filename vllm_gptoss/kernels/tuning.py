@@ -64,4 +64,5 @@ def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
     warps = 2 if at_once > 2 else 4
     # Ada and consumer Blackwell let a program have 99 KiB.
     stages = min(98 << 10, (225 << 10) // at_once) // (128 * warps * (tile_rows + tokens))
-    return DenseConfig(tile_rows, tokens, min(stages, columns // (64 * warps) + 1), warps)
+    # A small matrix has fewer steps, and a ring at least two.
+    return DenseConfig(tile_rows, tokens, min(stages, max(2, columns // (64 * warps))), warps)
