@@ -1,7 +1,7 @@
 """What the kernels use of Gluon, said in Triton's language for its interpreter.
 
-Programs run one after another, a layout means nothing, and shared memory is a variable. A copy arrives when it is waited
-for and no sooner, as it may on a GPU.
+Programs run one after another, a layout means nothing, and shared memory is a variable. A copy arrives when it is
+waited for and no sooner, as it may on a GPU.
 """
 
 from collections.abc import Callable
