@@ -4,13 +4,10 @@ Each seam says why it is there and when it goes; `tests/compat/` fails once it i
 a method is in the room that it belongs to: a function of the stock method that gives the new one.
 """
 
-import functools
-import inspect
-from collections.abc import Callable
-from types import ModuleType
+from vllm_gptoss.seam import STOCK, stock_of
+from vllm_gptoss.seam import wrap as _wrap
 
-STOCK = "stock_method_of_vllm"
-SEAM = "seam_of_vllm_gptoss"
+__all__ = ["install", "stock_of"]
 
 
 def install() -> None:
@@ -20,6 +17,7 @@ def install() -> None:
     _harmony_parser_by_default()
     _requests_as_clients_send_them()
     _control_tokens_of_grammars()
+    _contradictions_are_said()
     _tools_of_the_demo_server()
 
 
@@ -34,28 +32,7 @@ def _install_where_answers_are_parsed() -> None:
     _both_names_of_the_model()
     _built_in_tools()
     _requests_that_are_answered()
-
-
-def _wrap(owner: type | ModuleType, name: str, wrapper_of: Callable[[Callable], Callable]) -> None:
-    """Put `wrapper_of(stock)` in the place of a method, once; `stock_of` gives the one of vLLM back.
-
-    Raises: RuntimeError where another `wrapper_of` has the place.
-    """
-    seam = f"{wrapper_of.__module__}.{wrapper_of.__qualname__}"
-    stock = getattr(owner, name)
-    if hasattr(stock, STOCK):
-        if (first := getattr(stock, SEAM)) != seam:
-            raise RuntimeError(f"{owner.__name__}.{name} is {first} already and can't be {seam} too: make them one")
-        return
-    wrapper = functools.wraps(getattr(stock, "__func__", stock))(wrapper_of(stock))
-    setattr(wrapper, STOCK, stock)
-    setattr(wrapper, SEAM, seam)
-    setattr(owner, name, classmethod(wrapper) if inspect.ismethod(stock) else wrapper)
-
-
-def stock_of(owner: type | ModuleType, name: str) -> Callable:
-    """The method or function of vLLM that a seam has replaced."""
-    return getattr(getattr(owner, name), STOCK)
+    _failures_are_said()
 
 
 def _check_models_before_the_engine() -> None:
@@ -233,6 +210,21 @@ def _control_tokens_of_grammars() -> None:
     _wrap(XgrammarBackend, "__post_init__", post_init)
 
 
+def _contradictions_are_said() -> None:
+    """What a request forbids beside the form of its answer can leave no token in the middle of it.
+
+    Why: the engine ends such a request with an error that the client sees as a 500 and cannot act on.
+    Goes: when vLLM's engine says why it has ended a request, and its server makes that a 400.
+    """
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    from vllm_gptoss.grammar import dead_end
+
+    _wrap(StructuredOutputManager, "accept_tokens", dead_end.accept_tokens)
+    _wrap(AsyncLLM, "generate", dead_end.generate)
+
+
 def _requests_as_clients_send_them() -> None:
     """Responses refuses a whole request for a tool or an item that vLLM's types do not know; and on all routes some
     values end with 500, as text does that is no Unicode.
@@ -246,12 +238,8 @@ def _requests_as_clients_send_them() -> None:
 
     from vllm_gptoss.serving.acceptance import checked_body, responses_body
 
-    bodies = (
-        (ChatCompletionRequest, checked_body),
-        (CompletionRequest, checked_body),
-        (ResponsesRequest, responses_body),
-    )
-    for request, schema_of in bodies:
+    checked = (ChatCompletionRequest, checked_body), (CompletionRequest, checked_body)
+    for request, schema_of in (*checked, (ResponsesRequest, responses_body)):
         _wrap(request, "__get_pydantic_core_schema__", schema_of(STOCK))
         request.model_rebuild(force=True)
 
@@ -269,6 +257,20 @@ def _answers_as_clients_expect_them() -> None:
 
     _wrap(ResponsesResponse, "from_request", answers.from_request)
     _wrap(OpenAIServingResponses, "responses_stream_generator", answers.responses_stream_generator)
+
+
+def _failures_are_said() -> None:
+    """Responses has no event for an answer that fails: its streams break off, or stay open for ever in the background.
+
+    Why: a client can't tell it from a broken connection, and a background response is never over.
+    Goes: when Responses gives `response.failed` out, and the background keeps it.
+    """
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+
+    from vllm_gptoss.serving import failures
+
+    for name, wrapper_of in failures.OF_BACKGROUND.items():
+        _wrap(OpenAIServingResponses, name, wrapper_of)
 
 
 def _store_with_bounds() -> None:

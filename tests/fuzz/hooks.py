@@ -21,7 +21,7 @@ LENGTHS = {
 }
 LONGEST, MOST = 8, 3
 FIELDS, IN_PART = 6, 0.85
-ERROR_IN_STREAM = re.compile(rb'"code":\s*(5\d\d)\b')
+ERROR_IN_STREAM = re.compile(rb'"code":\s*(5\d\d\b|"server_error")')
 
 
 @schemathesis.hook

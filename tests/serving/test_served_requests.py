@@ -1,6 +1,7 @@
 """Requests of real clients at `vllm serve`: what is wrong is said, all else is answered, and the server lives on."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from vllm_gptoss.demo.server import Server, reserved_port, serve_command
+from vllm_gptoss.serving.store import UNDER_WAY
 from vllm_gptoss.tiny import dialogues
 from vllm_gptoss.tiny.requests import Talk, chat_request, responses_request
 
@@ -284,6 +286,22 @@ def test_the_store_keeps_the_latest(client):
     assert client.responses.retrieve(ids[2]).output_text == HELLO.turns[0].answer
     with pytest.raises(NotFoundError, match=ids[0]):
         responses(client, input=HELLO.user, previous_response_id=ids[0])
+
+
+def test_a_background_response_that_fails_is_over(client):
+    """Its form leaves the token of `a` alone, which is a stop token: the engine finds that in the middle."""
+    fields = {"structured_outputs": {"choice": ["a"]}, "stop_token_ids": [64]}
+    request = {"input": HELLO.user, "background": True, "store": True, "extra_body": fields}
+    *_, last = responses(client, stream=True, **request)
+    kept = client.responses.retrieve(last.response.id)
+    begun = responses(client, **request)
+    until = time.monotonic() + 60
+    while (later := client.responses.retrieve(begun.id)).status in UNDER_WAY:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    for response in (last.response, kept, later):
+        assert (response.status, response.error.code) == ("failed", "invalid_prompt")
+        assert response.error.message.startswith("stop_token_ids has each token")
 
 
 WRONG = [

@@ -17,9 +17,17 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
 
 from vllm_gptoss.grammar.answer import answer_format
+from vllm_gptoss.grammar.backend import END_TOKENS
 from vllm_gptoss.grammar.callees import callees, choice_of, is_strict
 from vllm_gptoss.grammar.turn import TEXT, Turn, turn_tag
+from vllm_gptoss.parsers.harmony import CHANNEL, END, MESSAGE, START, token_bytes
 from vllm_gptoss.parsers.serving import HarmonyParser, Request, harmony_parser
+
+HEADERS = {token: token_bytes(token).decode() for token in (START, CHANNEL, MESSAGE, END)}
+"""Control tokens of messages before the last."""
+NEEDED = {HEADERS[CHANNEL], HEADERS[MESSAGE]}
+"""Those of each message."""
+ENDS = {token_bytes(token).decode() for token in END_TOKENS}
 
 
 def composed(
@@ -79,7 +87,27 @@ def turn_grammar(request: Request, level: ToolStrictLevel) -> StructuredOutputsP
             "their own: leave out the one or the other",
             parameter="allowed_token_ids",
         )
+    _check_tokens(request)
     from_start = getattr(request, "add_generation_prompt", True) is False
     allowed = callees(request, choice, level) if choice.may_call else ()
     turn = Turn(answer, allowed, request.parallel_tool_calls is not False, from_start)
     return StructuredOutputsParams(structural_tag=turn_tag(turn))
+
+
+def _check_tokens(request: Request) -> None:
+    """Raises: VLLMValidationError where the request forbids control tokens without which a turn has no form."""
+    stops = ", ".join(f"{token} ({HEADERS[token]})" for token in request.stop_token_ids or () if token in HEADERS)
+    if stops:
+        raise VLLMValidationError(
+            f"stop_token_ids can't have {stops} beside calls or an answer that are held to a form: a stop token may "
+            "come where the form is complete, and messages before that need these; leave them out of stop_token_ids",
+            parameter="stop_token_ids",
+        )
+    words = {word.lstrip() for word in getattr(request, "bad_words", None) or ()}
+    forbidden = words & NEEDED or (ENDS if words >= ENDS else ())
+    if forbidden:
+        raise VLLMValidationError(
+            f"bad_words can't have {', '.join(sorted(forbidden))} beside calls or an answer that are held to a form, "
+            "whose messages need them: leave them out of bad_words",
+            parameter="bad_words",
+        )

@@ -22,6 +22,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, Respons
 
 from vllm_gptoss.rendering.serving import ASKED_FORMAT
 from vllm_gptoss.serving.client_tools import ClientTool, client_item
+from vllm_gptoss.serving.failures import ending_in_words
 from vllm_gptoss.serving.json_input import InputText
 from vllm_gptoss.serving.logprobs import RECORD, complete
 from vllm_gptoss.serving.requests import ASKED, Asked
@@ -38,7 +39,8 @@ def from_request(stock: Callable) -> Callable:
 
 def responses_stream_generator(stock: Callable) -> Callable:
     def responses_stream_generator(self, request: ResponsesRequest, *args, **kwargs) -> AsyncIterator[Any]:
-        return events_as_asked(request, stock(self, request, *args, **kwargs))
+        events = events_as_asked(request, stock(self, request, *args, **kwargs))
+        return ending_in_words(self, request, events)
 
     return responses_stream_generator
 
