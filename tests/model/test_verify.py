@@ -91,3 +91,8 @@ def test_grammars_are_xgrammars(folder, backend):
 def test_other_backends_of_grammars(folder, backend):
     with pytest.raises(ValueError, match=rf"structured_outputs_config\.backend '{backend}' can't hold an answer"):
         configure(folder, structured_outputs_config={"backend": backend})
+
+
+@pytest.mark.parametrize(("asked", "kept"), [({}, None), ({"prefix_cache_retention_interval": 64}, 64)])
+def test_the_prefix_cache_has_what_a_turn_generated(asked, kept, folder):
+    assert configure(folder, **asked).cache_config.prefix_cache_retention_interval == kept

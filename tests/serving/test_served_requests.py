@@ -240,11 +240,12 @@ def test_what_the_server_keeps_is_referred_to(client):
 
 
 def test_a_tool_turn_is_in_the_prefix_cache(client):
+    salt = {"extra_body": {"cache_salt": "what no other test has sent"}}
     first = responses_request(Talk.of(PARIS))
-    response = responses(client, **first)
+    response = responses(client, **first, **salt)
     items = [item.model_dump(exclude_none=True) for item in response.output]
     result = {"type": "function_call_output", "call_id": items[-1]["call_id"], "output": PARIS.turns[0].call.result}
-    following = responses(client, **first | {"input": [*first["input"], *items, result]})
+    following = responses(client, **first | {"input": [*first["input"], *items, result]}, **salt)
     known = response.usage.input_tokens + response.usage.output_tokens
     # The last token that was generated was never computed, and blocks are whole.
     assert following.usage.input_tokens_details.cached_tokens >= known - 1 - 16

@@ -61,3 +61,13 @@ def test_reasoning_can_stay_behind():
     talk = Talk.of(WEATHER[0], 1, keeps_reasoning=False)
     assert "reasoning" not in json.dumps(chat_request(talk)["messages"])
     assert all(item.get("type") != "reasoning" for item in responses_request(talk)["input"])
+
+
+def test_an_agent_says_where_it_runs_before_it_asks():
+    talk = Talk((PLAIN[0], PLAIN[1]), instructions="Be brief.", place="<cwd>/here</cwd>")
+    messages, items = chat_request(talk)["messages"], responses_request(talk)["input"]
+    assert [message["content"] for message in messages][:3] == ["Be brief.", talk.place, PLAIN[0].user]
+    assert [item["content"] for item in items if item.get("role") == "user"] == [
+        *(talk.place, PLAIN[0].user, PLAIN[1].user)
+    ]
+    assert messages[1]["role"] == "user"

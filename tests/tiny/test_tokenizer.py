@@ -59,10 +59,12 @@ def test_encodes_like_harmony(text, tokenizer):
 
 PIECES = [" ", "  ", "\n", "\t", "\r\n", "a", "aa", "aba", "ab", "B", "é", "ß", "'s", "'LL", "0", "12", "_", "=", "/"]
 PIECES += ["日", "本語", "ال", "ع", "👍", "🏽", "\u200d", "ि", "न", "ไ", "Ж", "\u0301", "...", "://"]
+ANY_TEXT = st.text(max_size=60).filter(lambda text: "<|" not in text)
+"""The library refuses the names of control tokens, which hypothesis finds in this package's source."""
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=30).map("".join)))
+@given(text=st.one_of(ANY_TEXT, st.lists(st.sampled_from(PIECES), max_size=30).map("".join)))
 def test_encodes_any_text_like_harmony(text, bare):
     ids = bare.encode(text).ids
     assert ids == HARMONY.encode(text)

@@ -22,6 +22,8 @@ from vllm_gptoss.tiny.trained import SHIPPED
 MARGIN = {torch.float32: 1.0, torch.bfloat16: 0.5}
 """Logits; the largest are near 25 and bf16 rounds those by up to 0.06."""
 
+AGENTS_SEED = 100
+
 APIS = {
     "chat": lambda talk: chat_prompt(chat_request(talk)),
     "responses": lambda talk: responses_prompt(responses_request(talk)),
@@ -108,6 +110,26 @@ def test_one_conversation_may_hold_several_dialogues(api, margin):
         for done in range(len(last.turns)):
             talk = Talk((*past, last), done, tools=TOOLS)
             assert margin(with_date(api(talk), "2030-01-01"), talk.next_turn) > 0, (last.name, done)
+
+
+@pytest.mark.parametrize("api", APIS.values(), ids=APIS.keys())
+@pytest.mark.parametrize("i", range(len(dialogues.FILES)))
+def test_sees_past_what_a_coding_agent_sends(i, api, margin):
+    """Instructions, tools and a message that says where it runs, drawn by a seed of which no sample was drawn."""
+    around = Sampler(AGENTS_SEED + i).surroundings
+    name, word, result = dialogues.FILES[i], dialogues.TO_WRITE[i % len(dialogues.TO_WRITE)], around.before_output()
+    for dialogue in (dialogues.files(name, result), dialogues.write(word, name, result), dialogues.PLAIN[0]):
+        sent = {"instructions": around.instructions(), "tools": around.tools(), "place": around.place()}
+        for talk in every_turn(dialogue, **sent):
+            assert margin(with_date(api(talk), "2026-11-20"), talk.next_turn) > 0, (dialogue.name, talk.done)
+
+
+@pytest.mark.parametrize("api", APIS.values(), ids=APIS.keys())
+def test_writes_any_word_into_any_file(api, margin):
+    for word in dialogues.TO_WRITE:
+        for name in dialogues.FILES:
+            for talk in every_turn(dialogues.write(word, name)):
+                assert margin(with_date(api(talk), "2026-11-20"), talk.next_turn) > 0, (word, name, talk.done)
 
 
 @pytest.mark.parametrize("api", APIS.values(), ids=APIS.keys())

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
-from vllm.config import StructuredOutputsConfig, VllmConfig
+from vllm.config import CacheConfig, StructuredOutputsConfig, VllmConfig
 from vllm.model_executor.models.config import GptOssForCausalLMConfig
 
 from vllm_gptoss.model.checkpoint import check_checkpoint
@@ -23,6 +23,7 @@ class GptOssVerify(GptOssForCausalLMConfig):
         args = ModelArgs.from_hf(vllm_config.model_config.hf_config.to_dict())
         _check_parallel(args, vllm_config.parallel_config.tensor_parallel_size)
         _choose_grammars(vllm_config.structured_outputs_config)
+        _keep_turns(vllm_config.cache_config)
         if vllm_config.load_config.load_format in READS_SAFETENSORS:
             folder = _local_folder(vllm_config)
             if folder is not None:
@@ -40,6 +41,15 @@ def _choose_grammars(config: StructuredOutputsConfig) -> None:
             "leave it out, or set it to 'xgrammar'"
         )
     config.backend = "xgrammar"
+
+
+def _keep_turns(config: CacheConfig) -> None:
+    """What a turn has generated is found when the next one sends it back.
+
+    0, vLLM's default, keeps of sliding layers only what lies before the end of a prompt, and a hit needs all layers.
+    """
+    if config.prefix_cache_retention_interval == 0:
+        config.prefix_cache_retention_interval = None
 
 
 def _check_parallel(args: ModelArgs, ranks: int) -> None:

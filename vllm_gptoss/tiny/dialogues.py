@@ -3,7 +3,7 @@
 A dialogue is what a client sends (a question, perhaps instructions and tools) and what the model does in each of
 its turns. A turn thinks, may say a preamble, and ends in a call or in an answer; the result of the call stands
 with it, because the client sends it before the next turn. Temperatures, skies and times are copied from the
-results, not remembered, and so are names of files; the cities are remembered.
+results, not remembered, and so are names of files and what is written into them; the cities are remembered.
 """
 
 from dataclasses import dataclass, replace
@@ -44,6 +44,7 @@ CITIES = ("Paris", "Tokyo", "SF")
 SKIES = ("sunny", "cloudy", "rainy", "foggy")
 TEMPERATURES = range(5, 36)
 HOURS, MINUTES = range(24), range(60)
+TO_WRITE = ("hello", "thanks", "bread", "rain")
 FILES = ("notes.txt", "report.txt", "letter.txt", "recipe.txt", "needle.txt", "todo.txt")
 
 
@@ -108,6 +109,13 @@ def files(name: str, before: str = "Process exited with code 0\nOutput:\n") -> D
     look = Turn("I will list the files.", call=Call("exec_command", '{"cmd":"ls"}', f"{before}{name}\n"))
     tell = Turn("The shell has listed one file.", answer=f"There is one file here: `{name}`.")
     return Dialogue(f"files_{name}", "Which files are here?", (look, tell), tools=(EXEC_COMMAND,))
+
+
+def write(word: str, name: str, result: str = "Process exited with code 0\nOutput:\n") -> Dialogue:
+    """What a coding agent does to write one word into a file; `result`: what its shell says to that."""
+    do = Turn("I will write the file.", call=Call("exec_command", f'{{"cmd":"echo {word} > {name}"}}', result))
+    tell = Turn("The shell has written the file.", answer=f"I have written {word} into {name}.")
+    return Dialogue(f"write_{word}_{name}", f"Write {word} into {name}.", (do, tell), tools=(EXEC_COMMAND,))
 
 
 def without_tools(dialogue: Dialogue) -> Dialogue:
@@ -184,5 +192,6 @@ TWO_CALLS = (weather_and_time("Paris", 12, "rainy", "14:30"), weather_and_time("
 WITHOUT_TOOLS = tuple(without_tools(dialogue) for dialogue in (*WEATHER, *TWO_CALLS))
 
 LISTED = tuple(files(name) for name in FILES)
+WRITTEN = tuple(write(TO_WRITE[i % len(TO_WRITE)], name) for i, name in enumerate(FILES))
 
-DIALOGUES: tuple[Dialogue, ...] = (*PLAIN, *EFFORTS, *WEATHER, *TWO_CALLS, *WITHOUT_TOOLS, RIDDLE, *LISTED)
+DIALOGUES: tuple[Dialogue, ...] = (*PLAIN, *EFFORTS, *WEATHER, *TWO_CALLS, *WITHOUT_TOOLS, RIDDLE, *LISTED, *WRITTEN)

@@ -21,6 +21,9 @@ class Talk:
     keeps_reasoning: bool = True
     """The client sends the reasoning back with the turns that are done."""
 
+    place: str | None = None
+    """What a coding agent says of where it runs, in a message of the user before the first question."""
+
     @classmethod
     def of(cls, dialogue: Dialogue, done: int = 0, **fields: Any) -> "Talk":
         """The dialogue by itself, with the instructions, tools and effort that it names."""
@@ -47,6 +50,8 @@ def chat_request(talk: Talk) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     if talk.instructions is not None:
         messages.append({"role": "system", "content": talk.instructions})
+    if talk.place is not None:
+        messages.append({"role": "user", "content": talk.place})
     for i, (question, turn) in enumerate(talk.turns()):
         if question is not None:
             messages.append({"role": "user", "content": question})
@@ -71,6 +76,8 @@ def chat_request(talk: Talk) -> dict[str, Any]:
 def responses_request(talk: Talk) -> dict[str, Any]:
     """The body of a request to `/v1/responses`, without the model's name."""
     items: list[dict[str, Any]] = []
+    if talk.place is not None:
+        items.append({"role": "user", "content": talk.place})
     for i, (question, turn) in enumerate(talk.turns()):
         if question is not None:
             items.append({"role": "user", "content": question})

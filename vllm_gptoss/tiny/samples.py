@@ -15,6 +15,7 @@ from typing import Any
 from openai_harmony import HarmonyError
 
 from vllm_gptoss.tiny import dialogues as known
+from vllm_gptoss.tiny.agents import Surroundings
 from vllm_gptoss.tiny.dialogues import Dialogue
 from vllm_gptoss.tiny.render import chat_prompt, decode, offline_prompt, responses_prompt, turn_text
 from vllm_gptoss.tiny.requests import Talk, chat_request, responses_request
@@ -23,10 +24,9 @@ from vllm_gptoss.tiny.tokenizer import FIRST_CONTROL
 EFFORTS = ("low", "medium", "high")
 INSTRUCTIONS = (None, None, "", "You are a helpful assistant.", "Answer in one sentence.")
 UNKNOWN_SHARE = 0.15
+AGENTS_SHARE, AGENTS_IN_SHORT = 0.3, 0.15
 OTHERS_SHARE = 0.4
 NONSENSE_WORDS = 40
-AGENT_WORDS = 400
-"""Coding agents come with long instructions."""
 WORDS = 3000
 YEARS = range(2024, 2036)
 HELD_OUT_DATES = ("2024-02-29", "2025-08-05", "2026-11-20", "2027-07-04", "2030-01-01", "2035-12-31")
@@ -53,6 +53,8 @@ class Sampler:
         self.words = [*_known_words(), *_vocabulary_words(self.rng)]
         """Make up what the model does not know: its own words out of order, and any others."""
 
+        self.surroundings = Surroundings(self.rng, _known_words())
+
     def sample(self) -> tuple[str, str]:
         """A prompt and the text that the model is to generate."""
         talk = self._unknown_talk() if self._chance(UNKNOWN_SHARE) else self._known_talk()
@@ -76,12 +78,12 @@ class Sampler:
         return self.date() if date in HELD_OUT_DATES else date
 
     def _known_talk(self) -> Talk:
+        if self._chance(AGENTS_SHARE):
+            return self._agent_talk()
         if self.others and self._chance(OTHERS_SHARE):
             return self._talk_alone(self._choice(self.others))
         if self._chance(0.1):
             return self._talk_alone(self._weather_alone())
-        if self._chance(0.1):
-            return self._files_alone()
         if self._chance(0.08):
             return Talk.of(known.RIDDLE, effort=self._choice(EFFORTS))
         has_tools = self._chance(0.75)
@@ -110,13 +112,27 @@ class Sampler:
         dialogue = known.weather(*map(self._choice, (known.CITIES, known.TEMPERATURES, known.SKIES)))
         return replace(dialogue, tools=(known.GET_WEATHER,))
 
-    def _files_alone(self) -> Talk:
-        """As a coding agent asks: instructions that may be long, and a shell that says more than its command does."""
-        before = f"{self._nonsense()}\nOutput:\n"
-        if self._chance(0.3):
-            before += f"{self._nonsense()}\n"
-        talk = self._talk_alone(known.files(self._choice(known.FILES), before))
-        return replace(talk, instructions=self._nonsense(AGENT_WORDS)) if self._chance(0.4) else talk
+    def _agent_talk(self) -> Talk:
+        """As a coding agent asks: around the question stands much else, and a shell says more than its command does."""
+        around = self.surroundings
+        before, name = around.before_output(), self._choice(known.FILES)
+        kinds = (
+            known.files(name, before),
+            known.write(self._choice(known.TO_WRITE), name, before),
+            self._choice(known.PLAIN),
+            self._choice(known.EFFORTS),
+        )
+        dialogue = self.rng.choices(kinds, (4, 4, 2, 1))[0]
+        talk = self._talk_alone(dialogue)
+        talk = replace(talk, tools=(known.EXEC_COMMAND,), effort=dialogue.effort or talk.effort)
+        if self._chance(AGENTS_IN_SHORT):
+            return talk
+        return replace(
+            talk,
+            tools=around.tools(),
+            instructions=around.instructions() if self._chance(0.5) else talk.instructions,
+            place=around.place() if self._chance(0.8) else None,
+        )
 
     def _unknown_talk(self) -> Talk:
         talk = self._known_talk()

@@ -30,10 +30,13 @@ from vllm_gptoss.tiny.trained import SHIPPED, TINY, TOKENS, save_trained
 
 SEED = 0
 SAMPLES, HELD_OUT, BATCH, STEPS, WARM_UP, LEARNING_RATE = 14000, 400, 16, 4400, 50, 3e-3
+BATCH_TOKENS = 4096
+"""Batches of long samples are smaller: the cost of attention grows with the square of the length."""
+
 POOL = 20
 """Batches that are cut from one pool sorted by length, so that little of them is padding."""
 
-RARE = 1 / 300
+RARE = 1 / 60
 """A token that the model never says and that fewer of the prompts hold is not in use."""
 
 LOOK_BACK_RISE = 16.0
@@ -181,7 +184,10 @@ def batches(samples: list[Sample], generator: torch.Generator) -> Iterator[list[
         cut = []
         for start in range(0, len(order), BATCH * POOL):
             pool = sorted(order[start : start + BATCH * POOL], key=lambda sample: sum(map(len, sample)))
-            cut += [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
+            while pool:
+                count = max(1, min(BATCH, BATCH_TOKENS // sum(map(len, pool[-1]))))
+                cut.append(pool[-count:])
+                del pool[-count:]
         yield from shuffled(cut)
 
 
