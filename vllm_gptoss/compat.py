@@ -4,10 +4,7 @@ Each seam says why it is there and when it goes; `tests/compat/` fails once it i
 a method is in the room that it belongs to: a function of the stock method that gives the new one.
 """
 
-from vllm_gptoss.seam import STOCK, stock_of
-from vllm_gptoss.seam import wrap as _wrap
-
-__all__ = ["install", "stock_of"]
+from vllm_gptoss.seam import STOCK, wrap
 
 
 def install() -> None:
@@ -58,7 +55,7 @@ def _end_tokens_of_gpt_oss() -> None:
 
     from vllm_gptoss.model.end_tokens import try_get_generation_config
 
-    _wrap(ModelConfig, "try_get_generation_config", try_get_generation_config)
+    wrap(ModelConfig, "try_get_generation_config", try_get_generation_config)
 
 
 def _harmony_parser_by_default() -> None:
@@ -73,7 +70,7 @@ def _harmony_parser_by_default() -> None:
     from vllm_gptoss.grammar.composing import compose_parser
 
     # A server makes its first parser before any of the classes that the other seams are in.
-    _wrap(ParserManager, "_compose_parser", compose_parser(_install_where_answers_are_parsed))
+    wrap(ParserManager, "_compose_parser", compose_parser(_install_where_answers_are_parsed))
 
 
 def _calls_without_flags() -> None:
@@ -86,7 +83,7 @@ def _calls_without_flags() -> None:
 
     from vllm_gptoss.parsers.seams import init
 
-    _wrap(OpenAIServingChat, "__init__", init)
+    wrap(OpenAIServingChat, "__init__", init)
 
 
 def _finish_reason_of_the_engine() -> None:
@@ -99,7 +96,7 @@ def _finish_reason_of_the_engine() -> None:
 
     from vllm_gptoss.parsers.seams import chat_completion_full_generator
 
-    _wrap(OpenAIServingChat, "chat_completion_full_generator", chat_completion_full_generator)
+    wrap(OpenAIServingChat, "chat_completion_full_generator", chat_completion_full_generator)
 
 
 def _request_for_the_parser() -> None:
@@ -112,7 +109,7 @@ def _request_for_the_parser() -> None:
 
     from vllm_gptoss.parsers.seams import make_response_parser
 
-    _wrap(OpenAIServingResponses, "_make_response_parser", make_response_parser)
+    wrap(OpenAIServingResponses, "_make_response_parser", make_response_parser)
 
 
 def _stop_strings_in_the_final_answer() -> None:
@@ -125,7 +122,7 @@ def _stop_strings_in_the_final_answer() -> None:
 
     from vllm_gptoss.parsers.seams import from_new_request
 
-    _wrap(IncrementalDetokenizer, "from_new_request", from_new_request)
+    wrap(IncrementalDetokenizer, "from_new_request", from_new_request)
 
 
 def _tools_of_the_demo_server() -> None:
@@ -138,8 +135,8 @@ def _tools_of_the_demo_server() -> None:
 
     from vllm_gptoss.tools import demo_server
 
-    _wrap(DemoToolServer, "init_and_validate", demo_server.init_and_validate)
-    _wrap(DemoToolServer, "new_session", demo_server.new_session)
+    wrap(DemoToolServer, "init_and_validate", demo_server.init_and_validate)
+    wrap(DemoToolServer, "new_session", demo_server.new_session)
 
 
 def _built_in_tools() -> None:
@@ -158,7 +155,7 @@ def _built_in_tools() -> None:
     replaced = (responses.OpenAIServingResponses, serving.OF_RESPONSES), (HarmonyContext, serving.OF_CONTEXTS)
     for owner, wrappers in (*replaced, (responses, items.OF_ITEMS)):
         for name, wrapper_of in wrappers.items():
-            _wrap(owner, name, wrapper_of)
+            wrap(owner, name, wrapper_of)
 
 
 def _requests_that_are_answered() -> None:
@@ -174,8 +171,8 @@ def _requests_that_are_answered() -> None:
 
     from vllm_gptoss.serving import admission, logprobs
 
-    _wrap(OpenAIServingResponses, "_validate_create_responses_input", admission.validate_create_responses_input)
-    _wrap(HarmonyContext, "append_output", logprobs.append_output)
+    wrap(OpenAIServingResponses, "_validate_create_responses_input", admission.validate_create_responses_input)
+    wrap(HarmonyContext, "append_output", logprobs.append_output)
 
 
 def _prompts_of_this_package() -> None:
@@ -189,11 +186,11 @@ def _prompts_of_this_package() -> None:
 
     from vllm_gptoss.serving import renderer
 
-    _wrap(OnlineRenderer, "adjust_harmony_request", renderer.adjust_harmony_request)
-    _wrap(OnlineRenderer, "_make_request_with_harmony", renderer.make_request_with_harmony)
-    _wrap(OnlineRenderer, "preprocess_chat", renderer.preprocess_chat)
-    _wrap(OnlineRenderer, "_render_responses_with_harmony", renderer.render_responses_with_harmony)
-    _wrap(OnlineRenderer, "render_responses_harmony_messages", renderer.render_responses_harmony_messages)
+    wrap(OnlineRenderer, "adjust_harmony_request", renderer.adjust_harmony_request)
+    wrap(OnlineRenderer, "_make_request_with_harmony", renderer.make_request_with_harmony)
+    wrap(OnlineRenderer, "preprocess_chat", renderer.preprocess_chat)
+    wrap(OnlineRenderer, "_render_responses_with_harmony", renderer.render_responses_with_harmony)
+    wrap(OnlineRenderer, "render_responses_harmony_messages", renderer.render_responses_harmony_messages)
 
 
 def _control_tokens_of_grammars() -> None:
@@ -207,7 +204,7 @@ def _control_tokens_of_grammars() -> None:
 
     from vllm_gptoss.grammar.backend import post_init
 
-    _wrap(XgrammarBackend, "__post_init__", post_init)
+    wrap(XgrammarBackend, "__post_init__", post_init)
 
 
 def _contradictions_are_said() -> None:
@@ -221,8 +218,8 @@ def _contradictions_are_said() -> None:
 
     from vllm_gptoss.grammar import dead_end
 
-    _wrap(StructuredOutputManager, "accept_tokens", dead_end.accept_tokens)
-    _wrap(AsyncLLM, "generate", dead_end.generate)
+    wrap(StructuredOutputManager, "accept_tokens", dead_end.accept_tokens)
+    wrap(AsyncLLM, "generate", dead_end.generate)
 
 
 def _requests_as_clients_send_them() -> None:
@@ -238,9 +235,13 @@ def _requests_as_clients_send_them() -> None:
 
     from vllm_gptoss.serving.acceptance import checked_body, responses_body
 
-    checked = (ChatCompletionRequest, checked_body), (CompletionRequest, checked_body)
-    for request, schema_of in (*checked, (ResponsesRequest, responses_body)):
-        _wrap(request, "__get_pydantic_core_schema__", schema_of(STOCK))
+    bodies = (
+        (ChatCompletionRequest, checked_body),
+        (CompletionRequest, checked_body),
+        (ResponsesRequest, responses_body),
+    )
+    for request, schema_of in bodies:
+        wrap(request, "__get_pydantic_core_schema__", schema_of(STOCK))
         request.model_rebuild(force=True)
 
 
@@ -255,8 +256,8 @@ def _answers_as_clients_expect_them() -> None:
 
     from vllm_gptoss.serving import answers
 
-    _wrap(ResponsesResponse, "from_request", answers.from_request)
-    _wrap(OpenAIServingResponses, "responses_stream_generator", answers.responses_stream_generator)
+    wrap(ResponsesResponse, "from_request", answers.from_request)
+    wrap(OpenAIServingResponses, "responses_stream_generator", answers.responses_stream_generator)
 
 
 def _failures_are_said() -> None:
@@ -269,8 +270,8 @@ def _failures_are_said() -> None:
 
     from vllm_gptoss.serving import failures
 
-    for name, wrapper_of in failures.OF_BACKGROUND.items():
-        _wrap(OpenAIServingResponses, name, wrapper_of)
+    wrap(OpenAIServingResponses, "responses_background_stream_generator", failures.background_events)
+    wrap(OpenAIServingResponses, "_run_background_request", failures.run_background_request)
 
 
 def _store_with_bounds() -> None:
@@ -283,7 +284,7 @@ def _store_with_bounds() -> None:
 
     from vllm_gptoss.serving import store
 
-    _wrap(OpenAIServingResponses, "__init__", store.init)
+    wrap(OpenAIServingResponses, "__init__", store.init)
 
 
 def _both_names_of_the_model() -> None:
@@ -296,4 +297,4 @@ def _both_names_of_the_model() -> None:
 
     from vllm_gptoss.serving import model_names
 
-    _wrap(OpenAIModelRegistry, "is_base_model", model_names.is_base_model)
+    wrap(OpenAIModelRegistry, "is_base_model", model_names.is_base_model)

@@ -8,7 +8,7 @@ from vllm.entrypoints.mcp.tool_server import DemoToolServer
 from vllm.parser.parser_manager import ParserManager
 
 from vllm_gptoss import plugin
-from vllm_gptoss.compat import stock_of
+from vllm_gptoss.seam import stock_of
 
 HARMONY = load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS)
 

@@ -20,7 +20,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from vllm_gptoss.compat import stock_of
+from vllm_gptoss.seam import stock_of
 from vllm_gptoss.serving.admission import LOGPROBS
 from vllm_gptoss.serving.logprobs import RECORD
 

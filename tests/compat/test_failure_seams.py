@@ -20,8 +20,8 @@ from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.structured_output import StructuredOutputManager
 
-from vllm_gptoss.compat import stock_of
 from vllm_gptoss.grammar import dead_end
+from vllm_gptoss.seam import stock_of
 from vllm_gptoss.serving.failures import FAILED, ending_in_words
 
 A, HUGE = 64, 3e38

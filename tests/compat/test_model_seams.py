@@ -10,8 +10,8 @@ from vllm.config import ModelConfig
 from vllm.model_executor.models import config as vllm_checks
 
 from vllm_gptoss import plugin
-from vllm_gptoss.compat import stock_of
 from vllm_gptoss.model.config import END_TOKENS
+from vllm_gptoss.seam import stock_of
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from vllm.tool_parsers.gptoss_tool_parser import GptOssToolParser
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from vllm_gptoss import plugin
-from vllm_gptoss.compat import stock_of
 from vllm_gptoss.parsers.serving import STOPS_IN_FINAL, HarmonyParser
+from vllm_gptoss.seam import stock_of
 
 
 def test_each_configuration_has_a_parser_class_of_its_own():

@@ -8,7 +8,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.openai.responses.utils import extract_tool_types
 
-from vllm_gptoss.compat import stock_of
+from vllm_gptoss.seam import stock_of
 
 
 def checked(request: ResponsesRequest, server: DemoToolServer | None, stock: bool = False):

@@ -17,8 +17,8 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, Respons
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from vllm_gptoss.compat import stock_of
 from vllm_gptoss.rendering.serving import ASKED_FORMAT
+from vllm_gptoss.seam import stock_of
 
 
 def online_renderer(folder) -> OnlineRenderer:

@@ -18,7 +18,7 @@ from vllm.entrypoints.openai.responses.streaming_events import StreamingState
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.harmony import Segment
 
-from vllm_gptoss.compat import stock_of
+from vllm_gptoss.seam import stock_of
 from vllm_gptoss.tools.serving import OF_RESPONSES
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vllm_gptoss import compat, plugin
+from vllm_gptoss import compat, plugin, seam
 
 
 class Owner:
@@ -24,16 +24,16 @@ def second(stock):
 
 
 def test_a_method_is_wrapped_once(owner):
-    compat._wrap(owner, "said", first)
-    compat._wrap(owner, "said", first)
+    seam.wrap(owner, "said", first)
+    seam.wrap(owner, "said", first)
     assert owner().said() == "first of stock"
-    assert compat.stock_of(owner, "said") is Owner.said
+    assert seam.stock_of(owner, "said") is Owner.said
 
 
 def test_two_seams_of_one_method_are_a_mistake(owner):
-    compat._wrap(owner, "said", first)
+    seam.wrap(owner, "said", first)
     with pytest.raises(RuntimeError, match=r"Owner\.said is test_wrap\.first already and can't be test_wrap\.second"):
-        compat._wrap(owner, "said", second)
+        seam.wrap(owner, "said", second)
     assert owner().said() == "first of stock"
 
 
@@ -41,15 +41,15 @@ def test_installing_again_changes_nothing(monkeypatch):
     """Nor is any method wrapped by two of the seams."""
     plugin.register()
     compat._install_where_answers_are_parsed()
-    wrap, wrapped = compat._wrap, {}
+    wrapped = {}
 
     def watched(owner, name, wrapper_of):
         before = getattr(owner, name)
-        wrap(owner, name, wrapper_of)
+        seam.wrap(owner, name, wrapper_of)
         assert getattr(owner, name) == before
         wrapped[owner, name] = wrapped.get((owner, name), 0) + 1
 
-    monkeypatch.setattr(compat, "_wrap", watched)
+    monkeypatch.setattr(compat, "wrap", watched)
     compat.install()
     compat._install_where_answers_are_parsed()
     assert len(wrapped) > 25

@@ -14,7 +14,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from vllm_gptoss.compat import stock_of
+from vllm_gptoss.seam import stock_of
 from vllm_gptoss.serving.bodies import DEEPEST, LARGEST
 
 HALF = "\ud800"

@@ -23,11 +23,10 @@ from vllm_gptoss.grammar.turn import TEXT, Turn, turn_tag
 from vllm_gptoss.parsers.harmony import CHANNEL, END, MESSAGE, START, token_bytes
 from vllm_gptoss.parsers.serving import HarmonyParser, Request, harmony_parser
 
-HEADERS = {token: token_bytes(token).decode() for token in (START, CHANNEL, MESSAGE, END)}
+EARLIER = (START, CHANNEL, MESSAGE, END)
 """Control tokens of messages before the last."""
-NEEDED = {HEADERS[CHANNEL], HEADERS[MESSAGE]}
+NEEDED = (CHANNEL, MESSAGE)
 """Those of each message."""
-ENDS = {token_bytes(token).decode() for token in END_TOKENS}
 
 
 def composed(
@@ -96,7 +95,7 @@ def turn_grammar(request: Request, level: ToolStrictLevel) -> StructuredOutputsP
 
 def _check_tokens(request: Request) -> None:
     """Raises: VLLMValidationError where the request forbids control tokens without which a turn has no form."""
-    stops = ", ".join(f"{token} ({HEADERS[token]})" for token in request.stop_token_ids or () if token in HEADERS)
+    stops = ", ".join(f"{token} ({_name(token)})" for token in request.stop_token_ids or () if token in EARLIER)
     if stops:
         raise VLLMValidationError(
             f"stop_token_ids can't have {stops} beside calls or an answer that are held to a form: a stop token may "
@@ -104,10 +103,15 @@ def _check_tokens(request: Request) -> None:
             parameter="stop_token_ids",
         )
     words = {word.lstrip() for word in getattr(request, "bad_words", None) or ()}
-    forbidden = words & NEEDED or (ENDS if words >= ENDS else ())
+    ends = set(map(_name, END_TOKENS))
+    forbidden = words.intersection(map(_name, NEEDED)) or (ends if words >= ends else ())
     if forbidden:
         raise VLLMValidationError(
             f"bad_words can't have {', '.join(sorted(forbidden))} beside calls or an answer that are held to a form, "
             "whose messages need them: leave them out of bad_words",
             parameter="bad_words",
         )
+
+
+def _name(control: int) -> str:
+    return token_bytes(control).decode()

@@ -128,8 +128,8 @@ def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, conf
 
     `bias` and `weight` are constant: they are read while the launch before may still write.
 
-    Raises: ValueError for other tensors, a K that is no multiple of 8, and more tokens than MAX_TOKENS or the
-    configuration has, and a ring of one step.
+    Raises: ValueError for other tensors, a K that is no multiple of 8, more tokens than MAX_TOKENS or the configuration
+    has, and a ring of one step.
     """
     (num_tokens, columns), rows = x.shape, len(weight)
     _check(x, weight, bias, config)

@@ -44,8 +44,10 @@ def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig
 
 def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     tokens = tile_tokens(num_pairs, num_experts)
+    if num_pairs <= 4:
+        return ExpertConfig(128, tokens, stages=3, shares=4)
     if num_pairs <= 8:
-        return ExpertConfig(128, tokens, *((3, 4) if num_pairs <= 4 else (6, 2)))
+        return ExpertConfig(128, tokens, stages=6, shares=2)
     return _many_pairs(tokens, hopper, stages=3 if tokens > 8 else 4, shares=2 if num_pairs <= 64 else 1)
 
 

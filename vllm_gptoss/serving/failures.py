@@ -48,7 +48,7 @@ async def ending_in_words(
         yield FailedEvent(type=FAILED, sequence_number=number + 1, response=failed)
 
 
-def responses_background_stream_generator(stock: Callable) -> Callable:
+def background_events(stock: Callable) -> Callable:
     """A failed response has no events to wait for."""
 
     async def responses_background_stream_generator(self, *args, **kwargs) -> AsyncIterator[Any]:
@@ -71,13 +71,6 @@ def run_background_request(stock: Callable) -> Callable:
             await _keep(self, request, _failure(self, request, error))
 
     return _run_background_request
-
-
-OF_BACKGROUND = {
-    "responses_background_stream_generator": responses_background_stream_generator,
-    "_run_background_request": run_background_request,
-}
-"""Methods of vLLM's server of Responses by name."""
 
 
 def _failure(server: OpenAIServingResponses, request: ResponsesRequest, error: Exception) -> dict[str, str]:

@@ -9,35 +9,19 @@ results, not remembered, and so are names of files and what is written into them
 from dataclasses import dataclass, replace
 from typing import Any
 
-GET_WEATHER: dict[str, Any] = {
-    "name": "get_weather",
-    "description": "The weather in a city right now.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string", "description": "Name of the city."}},
-        "required": ["city"],
-    },
-}
-GET_TIME: dict[str, Any] = {
-    "name": "get_time",
-    "description": "The local time in a city.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string", "description": "Name of the city."}},
-        "required": ["city"],
-    },
-}
+
+def tool(name: str, description: str, parameter: str, meaning: str) -> dict[str, Any]:
+    """A function of one text, as clients offer it."""
+    properties = {parameter: {"type": "string", "description": meaning}}
+    parameters = {"type": "object", "properties": properties, "required": [parameter]}
+    return {"name": name, "description": description, "parameters": parameters}
+
+
+GET_WEATHER = tool("get_weather", "The weather in a city right now.", "city", "Name of the city.")
+GET_TIME = tool("get_time", "The local time in a city.", "city", "Name of the city.")
 TOOLS = (GET_WEATHER, GET_TIME)
 
-EXEC_COMMAND: dict[str, Any] = {
-    "name": "exec_command",
-    "description": "Runs a command in a shell.",
-    "parameters": {
-        "type": "object",
-        "properties": {"cmd": {"type": "string", "description": "The command."}},
-        "required": ["cmd"],
-    },
-}
+EXEC_COMMAND = tool("exec_command", "Runs a command in a shell.", "cmd", "The command.")
 """The shell of Codex, by the name and the argument that it has there."""
 
 CITIES = ("Paris", "Tokyo", "SF")

@@ -205,8 +205,8 @@ class Sampler:
             prompt = prompt.replace('{"city":"', '{"city": "')
         return prompt
 
-    def _nonsense(self, most: int = NONSENSE_WORDS) -> str:
-        return "".join(self._choice(self.words) for _ in range(self._choice(range(1, most))))
+    def _nonsense(self) -> str:
+        return "".join(self._choice(self.words) for _ in range(self._choice(range(1, NONSENSE_WORDS))))
 
     def _choice(self, options: Sequence[Any]) -> Any:
         return self.rng.choice(options)
