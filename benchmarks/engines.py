@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,11 @@ class EngineError(RuntimeError):
 class Engine:
     """A worker process; it ends with its `with` block, and by itself when this process is gone."""
 
-    def __init__(self, name: str, options: Mapping[str, Any], log: Path) -> None:
-        """Starts the process and does not wait for it; `options` are those of `vllm.LLM`."""
+    def __init__(self, name: str, options: Mapping[str, Any], log: Path, cache: Path | None = None) -> None:
+        """Starts the process and does not wait for it; `options` are those of `vllm.LLM`.
+
+        Triton keeps what it compiles in `cache`, if it is given, and else where it always does.
+        """
         variant = VARIANTS[name]
         self.name, self.log = name, log
         self.facts: dict[str, Any] = {}
@@ -61,7 +65,7 @@ class Engine:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.worker", json.dumps({**options, **variant.options})],
                 cwd=Path(__file__).parents[1],
-                env=variant.environment,
+                env=variant.environment | ({} if cache is None else {"TRITON_CACHE_DIR": str(cache)}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=out,
@@ -120,10 +124,14 @@ class Engine:
 
 
 @contextlib.contextmanager
-def started(names: Iterable[str], options: Mapping[str, Any], logs: Path):
-    """Engines by name, started side by side, all alive until the block ends."""
+def started(names: Iterable[str], options: Mapping[str, Any], logs: Path, own_caches: bool = False):
+    """Engines by name, started side by side, all alive until the block ends; each with an empty cache if asked."""
     with contextlib.ExitStack() as stack:
-        engines = {name: stack.enter_context(Engine(name, options, logs / f"{name}.log")) for name in names}
+        caches = Path(stack.enter_context(tempfile.TemporaryDirectory())) if own_caches else None
+        engines = {
+            name: stack.enter_context(Engine(name, options, logs / f"{name}.log", caches and caches / name))
+            for name in names
+        }
         for engine in engines.values():
             engine.wait_ready()
         yield engines

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from vllm_gptoss.kernels.capability import HOPPER, capability
+from vllm_gptoss.kernels.choice import Choice, choose
 from vllm_gptoss.kernels.decode_attention import NewTokens
 from vllm_gptoss.kernels.decode_attention import decode_attention as decode_attention_kernel
 from vllm_gptoss.kernels.dense import MAX_TOKENS as MAX_DENSE_TOKENS
@@ -82,6 +83,11 @@ def rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
 def router(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`weights` [M, K] in the dtype of `logits` [M, E], and the expert `ids` int64 [M, K]."""
     return router_ref(logits, top_k)
+
+
+def choose_experts(logits: torch.Tensor, top_k: int, num_rows: int) -> Choice:
+    """The `top_k` largest of `logits` bf16 [M, E] on a GPU, as vLLM's expert products take them, in `num_rows`."""
+    return choose(logits, top_k, num_rows)
 
 
 def mxfp4_experts(

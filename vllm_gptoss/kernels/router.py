@@ -72,7 +72,7 @@ def _logits(partial_ptr, bias_ptr, rows, experts, num_tokens, num_experts: tl.co
 
 
 @triton.jit
-def _top_k(logits, experts, num_experts: tl.constexpr, top_k: tl.constexpr, width: tl.constexpr):
+def top_k_of(logits, experts, num_experts: tl.constexpr, top_k: tl.constexpr, width: tl.constexpr):
     """fp32 softmax and int32 ids [rows, width] of the `top_k` largest `logits`, rounded to bf16; 0 and 255 behind.
 
     A key is the logit's bits in the order of integers, then the expert from the highest down: no two are equal.
@@ -103,7 +103,7 @@ def _choose(
 ):  # fmt: skip
     """Store weights and ids of `rows`; returns the ids [rows, slots], and int32 [experts] with a bit for each row."""
     width: tl.constexpr = triton.next_power_of_2(top_k)
-    weights, ids = _top_k(logits, experts, num_experts, top_k, width)
+    weights, ids = top_k_of(logits, experts, num_experts, top_k, width)
     slots = tl.arange(0, width)[None, :]
     mask = (rows < num_tokens)[:, None] & (slots < top_k)
     is_slot = mask

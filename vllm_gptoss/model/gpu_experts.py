@@ -17,6 +17,7 @@ from vllm.platforms import current_platform
 from vllm_gptoss import ops
 from vllm_gptoss.model import vllm_experts
 from vllm_gptoss.model.kernel_choice import ExpertsState
+from vllm_gptoss.model.prompt_warmup import PromptWarmup
 
 SMALLEST_FOR_VLLM = 256
 """Hidden size below which vLLM's kernels do not compile: their tile is wider than the matrix."""
@@ -70,6 +71,9 @@ class GpuExperts(GptOssMxfp4MoEMethod):
                 routing_tables=layer._expert_routing_tables(),
             )
             self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+            if not self.state.warmed_up:
+                self.state.warmed_up = True
+                PromptWarmup(layer).register_warmup()
         if check is not None:
             self.state.checked = True
             self._judge(check.error(self.experts))
@@ -111,6 +115,8 @@ class GpuExperts(GptOssMxfp4MoEMethod):
             )
         # Not through the layer: many tokens outside of a graph wait for Python.
         logits = F.linear(x, self.router.weight, self.router.bias)
+        if len(x) > ops.MAX_ROUTED_TOKENS:
+            return vllm_experts.many_tokens(layer, x, logits, self.moe_quant_config)
         return super().apply_monolithic(layer, x, logits, input_ids)
 
     def _slot_mapping(self) -> torch.Tensor | None:

@@ -38,6 +38,9 @@ class ExpertsState:
     def __init__(self) -> None:
         self.own = True
         self.checked = False
+        """Their output, by one layer for all."""
+        self.warmed_up = False
+        """vLLM's kernels, by one layer for all."""
 
 
 def choose_kernels(config: VllmConfig) -> KernelChoice:
