@@ -19,20 +19,20 @@ SHELL = dict(os.environ)
 """The environment of whoever runs the tests, before they change it."""
 
 
-def pytest_configure() -> None:
-    os.environ.update(
-        # The engine in the process of the test: a test can look inside it and plant mistakes in it.
-        VLLM_ENABLE_V1_MULTIPROCESSING="0",
-        # Ranks come from a fork, which is quick, and safe as long as torch has no threads of its own.
-        VLLM_WORKER_MULTIPROC_METHOD="fork",
-        OMP_NUM_THREADS="1",
-        VLLM_NO_USAGE_STATS="1",
-        HF_HUB_OFFLINE="1",
-    )
-    if not torch.cuda.is_available():
-        # Read when a kernel is decorated: without a GPU Triton's interpreter runs it on the CPU.
-        os.environ["TRITON_INTERPRET"] = "1"
-    torch.set_num_threads(1)
+# While this file is imported: a folder's own conftest, which comes next, may import vLLM and Triton.
+os.environ.update(
+    # The engine in the process of the test: a test can look inside it and plant mistakes in it.
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",
+    # Ranks come from a fork, which is quick, and safe as long as torch has no threads of its own.
+    VLLM_WORKER_MULTIPROC_METHOD="fork",
+    OMP_NUM_THREADS="1",
+    VLLM_NO_USAGE_STATS="1",
+    HF_HUB_OFFLINE="1",
+)
+if not torch.cuda.is_available():
+    # Read when a kernel is decorated: without a GPU Triton's interpreter runs it on the CPU.
+    os.environ["TRITON_INTERPRET"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

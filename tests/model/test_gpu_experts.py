@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from vllm.model_executor.warmup.jit_warmup import JitWarmupRegistry
 
 from vllm_gptoss import ops
 from vllm_gptoss.model import gpu_experts
 from vllm_gptoss.model.gpu_experts import GpuExperts
 from vllm_gptoss.model.kernel_choice import ExpertsState
+from vllm_gptoss.model.prompt_warmup import LARGEST, PromptWarmup
 
 EXPERTS, HIDDEN, INTER, TOP_K = 4, 64, 32, 2
 
@@ -98,6 +100,26 @@ def warnings(monkeypatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(gpu_experts.logger, "warning", lambda text, *args: lines.append(text % args))
     return lines
+
+
+@pytest.mark.parametrize(("most", "last"), [(600, 640), (2048, 2048), (16384, LARGEST), (256, None)])
+def test_prompts_are_warmed_up_by_all_their_rows(most, last, layer):
+    limits = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=most))
+    keys = PromptWarmup(layer).get_warmup_keys(limits)
+    assert keys == ([] if last is None else list(range(576, last + 1, 64)))
+
+
+def test_the_warm_up_runs_a_layer(method, layer, device):
+    method.process_weights_after_loading(layer)
+    seen = []
+    layer.quant_method = SimpleNamespace(
+        router=method.router, apply_monolithic=lambda layer, x, logits: seen.append((x.shape, x.dtype, x.device.type))
+    )
+    registry = JitWarmupRegistry(SimpleNamespace(scheduler_config=SimpleNamespace(max_num_batched_tokens=640)))
+    with registry.activate():
+        PromptWarmup(layer).register_warmup()
+    registry.warmup()
+    assert seen == [((rows, HIDDEN), torch.bfloat16, device) for rows in (576, 640)]
 
 
 def test_wrong_scales_show(method, layer, monkeypatch):
