@@ -15,6 +15,7 @@ from vllm_gptoss.tiny.hf_config import Sizes
 BESIDE_BYTES = 7_000_000_000
 """What an engine takes beside weights and KV cache: CUDA context, graphs, activations of the largest step."""
 KV_SLACK = 1.03
+BLOCK = 16
 BLOCKS_BYTES = 256 << 20
 """For blocks that are not full."""
 LATE_STEPS = 96
@@ -59,13 +60,13 @@ class Job:
         self.batch = max([*options.batches, parity.QUESTION["prompts"]])
         late = options.steps + LATE_STEPS + self.batch // 2
         self.longest = max([options.context + late, *(tokens + 16 for tokens in options.prefills)])
-        self._context = options.context
+        self._context, self._generated = options.context, options.steps + 2 * BLOCK
         in_graphs = [tokens for tokens in options.prefills if tokens <= max(self.graphs)]
         self._largest_graph = max([self.batch, *in_graphs])
 
     def kv_bytes(self) -> int:
-        """The KV cache: all prompts of the largest batch, or the longest prompt; sliding layers can ask for as much."""
-        tokens = max(self.batch * self._context, self.longest)
+        """The KV cache: the largest batch, or the longest prompt; sliding layers keep as much of them in the cache."""
+        tokens = max(self.batch * (self._context + self._generated), self.longest)
         return int(tokens * self.args.num_layers * floor.kv_bytes_a_token(self.args) * KV_SLACK) + BLOCKS_BYTES
 
     def fits(self, engines: int, gpu_bytes: int | None) -> bool:
