@@ -43,15 +43,29 @@ def run(options: argparse.Namespace) -> None:
         logs = options.out / "logs" / f"lengths_{options.model}"
         try:
             with started(names, job.engine_options(folder, kept.gpu == "cpu"), logs, own_caches=True) as engines:
-                for what, asked in [("new lengths", lengths), *((str(n), [n] * options.rounds) for n in options.again)]:
-                    if what != "new lengths":
-                        _ask(engines, asked[:1])
-                    for name, seconds in _ask(engines, asked).items():
-                        kept.add(_row(options.model, what, name, seconds))
+                _measure(engines, options.model, "new lengths", lengths, kept)
+                for length in options.again:
+                    _ask(engines, [length])
+                    _measure(engines, options.model, str(length), [length] * options.rounds, kept)
         except EngineError as error:
             raise SystemExit(str(error)) from None
     print(report.table(list(kept.rows[0]), [list(row.values()) for row in kept.rows]))
     print(f"kept in {kept.path}", file=sys.stderr)
+
+
+def _measure(engines: dict[str, Engine], model: str, what: str, lengths: list[int], kept: report.Report) -> None:
+    for name, ms in _ask(engines, lengths).items():
+        kept.add(
+            {
+                "model": model,
+                "prompts": what,
+                "variant": name,
+                "count": len(ms),
+                "median_ms": statistics.median(ms),
+                "mean_ms": statistics.fmean(ms),
+                "worst_ms": max(ms),
+            }
+        )
 
 
 def _ask(engines: dict[str, Engine], lengths: list[int]) -> dict[str, list[float]]:
@@ -61,15 +75,3 @@ def _ask(engines: dict[str, Engine], lengths: list[int]) -> dict[str, list[float
         for name, engine in engines.items():
             found[name].append(engine.ask("prefill", tokens=length)["ms"])
     return found
-
-
-def _row(model: str, what: str, name: str, ms: list[float]) -> dict[str, object]:
-    return {
-        "model": model,
-        "prompts": what,
-        "variant": name,
-        "count": len(ms),
-        "median_ms": statistics.median(ms),
-        "mean_ms": statistics.fmean(ms),
-        "worst_ms": max(ms),
-    }

@@ -48,6 +48,12 @@ def route(num_tokens: int, num_experts: int, is_mapped: bool = False) -> object:
     )
 
 
+def choose(num_tokens: int, num_experts: int) -> object:
+    from vllm_gptoss.kernels import choice
+
+    return choice.choose(meta(num_tokens, num_experts), top_k=4, num_rows=1024)
+
+
 def experts(product: str, num_tokens: int, num_experts: int) -> object:
     from vllm_gptoss.kernels import capability, down, gate_up, grouping, tuning
 
@@ -115,6 +121,8 @@ LAUNCHES = {
     "router 120b, 64 tokens, mapped": Launch(lambda: route(64, 128, is_mapped=True)),
     "router 20b, 512 tokens": Launch(lambda: route(512, 32)),
     "router 120b, 1024 tokens": Launch(lambda: route(1024, 128)),
+    "choice 20b": Launch(lambda: choose(1000, 32)),
+    "choice 120b": Launch(lambda: choose(1000, 128)),
     "gate_up 20b, 1 token": Launch(lambda: experts("gate_up", 1, 32)),
     "gate_up 20b, 64 tokens": Launch(lambda: experts("gate_up", 64, 32)),
     "gate_up 20b, 512 tokens": Launch(lambda: experts("gate_up", 512, 32)),
