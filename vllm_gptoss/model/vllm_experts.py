@@ -1,9 +1,9 @@
 """vLLM's expert kernels over swizzled experts: the same bytes, wrapped, and the tokens of a prompt.
 
 vLLM's own way to these kernels lays out who chose whom such that two of its kernels have the number of tokens as a
-constant: every step of a length not seen before, up to 480 of them below 8192, waits half a second and more for the
-compiler. Here the layout does not depend on it, and rows are padded to a multiple of ROWS, which leaves a handful of
-variants of the others. They are compiled before the first request.
+constant: every step of a length not seen before, up to 480 of them below 8192, waits most of a second for the compiler.
+Here the layout does not depend on it, and rows are padded to a multiple of ROWS, which leaves a handful of variants of
+the others. They are compiled before the first request.
 
 Imported only where experts live on a GPU: vLLM carries these kernels as a package of its own.
 """
