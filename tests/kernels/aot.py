@@ -54,23 +54,25 @@ def choose(num_tokens: int, num_experts: int) -> object:
     return choice.choose(meta(num_tokens, num_experts), top_k=4, num_rows=1024)
 
 
-def experts(product: str, num_tokens: int, num_experts: int) -> object:
+def experts(product: str, num_tokens: int, num_experts: int, hidden: int = 2880, inter: int = 2880) -> object:
     from vllm_gptoss.kernels import capability, down, gate_up, grouping, tuning
 
     ints = functools.partial(meta, dtype=torch.int32)
-    pairs, rows = 4 * num_tokens, {"gate_up": 5760, "down": 2880}[product]
+    rows, columns = {"gate_up": (2 * inter, hidden), "down": (hidden, inter)}[product]
+    pairs = 4 * num_tokens
     tile = tuning.tile_tokens(pairs, num_experts)
     hopper = capability.capability(torch.device("meta")) == capability.HOPPER
     tiles = grouping.max_tiles(num_tokens, 4, num_experts, tile)
     weights = meta(num_tokens, 4, dtype=torch.float32)
     routing = grouping.Routing(weights, ints(num_tokens, 4), ints(tiles), ints(tiles, tile))
     # The bytes of scales are padded to 256 rows and 128 columns, and biases are fp32, as the model keeps them.
-    scales = meta(num_experts, -(-rows // 256) * 8, 2944, dtype=torch.uint8)
-    held = ints(num_experts, rows // 4, 1440), scales, meta(num_experts, rows, dtype=torch.float32)
+    scales = meta(num_experts, -(-rows // 256) * 8, -(-columns // 128) * 128, dtype=torch.uint8)
+    blocks = ints(num_experts, -(-rows // 16) * 4, -(-columns // 64) * 32)
+    held = blocks, scales, meta(num_experts, rows, dtype=torch.float32)
     if product == "gate_up":
         config = tuning.pick_gate_up(pairs, num_experts, hopper)
-        return gate_up.gate_up(meta(num_tokens, 2880), routing, *held, alpha=1.702, limit=7.0, config=config)
-    return down.down(meta(pairs, 2880), routing, *held, tuning.pick_down(pairs, num_experts, hopper))
+        return gate_up.gate_up(meta(num_tokens, columns), routing, *held, alpha=1.702, limit=7.0, config=config)
+    return down.down(meta(pairs, columns), routing, *held, tuning.pick_down(pairs, num_experts, hopper))
 
 
 def decode_attention(requests: int, window: int | None) -> None:
@@ -131,10 +133,13 @@ LAUNCHES = {
     "down 20b, 64 tokens": Launch(lambda: experts("down", 64, 32)),
     "down 20b, 512 tokens": Launch(lambda: experts("down", 512, 32)),
     "down 120b, 16 tokens": Launch(lambda: experts("down", 16, 128)),
+    "gate_up of one step": Launch(lambda: experts("gate_up", 5, 8, hidden=128)),
+    "down of one step": Launch(lambda: experts("down", 5, 8, inter=96)),
     # A launch on no GPU counts four processors: one request is split among them, 64 are not.
     "decode_attention, split": Launch(lambda: decode_attention(1, None)),
     "decode_attention, not split": Launch(lambda: decode_attention(64, None)),
     "decode_attention, window": Launch(lambda: decode_attention(1, 128)),
+    "decode_attention, window, many": Launch(lambda: decode_attention(64, 128)),
     "qkv, 1 token": Launch(lambda: dense(1, 5120, 2880)),
     "qkv, 16 tokens": Launch(lambda: dense(16, 5120, 2880)),
     "qkv, 32 tokens": Launch(lambda: dense(32, 5120, 2880)),

@@ -37,7 +37,7 @@ from vllm_gptoss.kernels.rope import rope_ref
 from vllm_gptoss.kernels.scratch import check_not_capturing
 from vllm_gptoss.kernels.sink_attention import sink_attention_ref
 
-_PROGRAMS_PER_PROCESSOR = 4
+_PROGRAMS_PER_PROCESSOR = 3
 """Fewer programs than this are split: on sm_90, D = 64, as many run at once."""
 
 _MAX_SPLITS = 32
@@ -65,8 +65,11 @@ def launch_config(
     requests: int, num_kv_heads: int, group: int, head_dim: int, window: int | None, max_seq_len: int, processors: int
 ) -> DecodeLaunch:
     """How to launch for requests of at most `max_seq_len` keys on a GPU of `processors`."""
-    # A usual window is one tile, all of whose loads are under way before the first is used.
-    tile = 64 if window is None or window > 128 else max(16, triton.next_power_of_2(window))
+    # Few programs have a usual window in one tile, all of whose loads are under way before the first is used; with its
+    # registers fewer programs run at once.
+    few = requests * num_kv_heads <= _PROGRAMS_PER_PROCESSOR * processors
+    widest = 128 if few else 64
+    tile = 64 if window is None or window > widest else max(16, triton.next_power_of_2(window))
     reach = max_seq_len if window is None else min(window, max_seq_len)
     spare = triton.cdiv(_PROGRAMS_PER_PROCESSOR * processors, max(1, requests * num_kv_heads))
     # Down to a power of two: programs * splits stays below twice what was wanted.

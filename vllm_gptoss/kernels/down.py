@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
+from vllm_gptoss.kernels.expert_product import expert_product, product_layout, tokens_layout
 from vllm_gptoss.kernels.gluon import barrier, gl, jit
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.router import MAX_HIDDEN
@@ -31,17 +31,15 @@ _SUMMED = tl.constexpr(16)
 
 @jit
 def _partial_sums(
-    hidden, pairs, count, blocks, scales, bias, partial, row, rows, columns, share,
+    hidden, pairs, count, blocks, scales, bias, partial, row, share, rows: tl.constexpr, columns: tl.constexpr,
     config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
     pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
-    steps = (columns + STEP - 1) // STEP
-    begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     # Ahead of its use: it comes from memory, and would be the last to come.
     offset = gl.load(bias + r, mask=(r < rows) & (share == 0), other=0).to(gl.float32)
-    acc = expert_product(hidden, pair, blocks, scales, row, rows, columns, begin, end, config, dependent)
+    acc = expert_product(hidden, pair, blocks, scales, row, share, rows, columns, config, dependent)
     out: tl.constexpr = gl.BlockedLayout([4, 1], [16, 2], [1, config.warps], [0, 1])
     acc = gl.convert_layout(acc + offset[:, None], out)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
@@ -79,8 +77,9 @@ def _sum_shares(
 @jit
 def _down_kernel(
     hidden, tiles, pairs, blocks, scales, bias, weights, ids, partial, arrived, y,
-    rows, columns, block_stride, scale_stride, num_tokens,
-    top_k: tl.constexpr, config: tl.constexpr, sums: tl.constexpr, dependent: tl.constexpr,
+    block_stride, scale_stride, num_tokens,
+    rows: tl.constexpr, columns: tl.constexpr, top_k: tl.constexpr, config: tl.constexpr, sums: tl.constexpr,
+    dependent: tl.constexpr,
 ):  # fmt: skip
     row, share = gl.program_id(0) * config.rows, gl.program_id(2)
     # The router has ended before gate_up let this launch start; what it wrote is read past L1.
@@ -91,7 +90,7 @@ def _down_kernel(
             hidden, pairs + gl.program_id(1) * config.tokens, count,
             blocks + expert * block_stride, scales + expert * scale_stride, bias + expert * rows,
             partial + share.to(gl.int64) * num_tokens * top_k * rows,
-            row, rows, columns, share, config, dependent,
+            row, share, rows, columns, config, dependent,
         )  # fmt: skip
     elif dependent:
         wait_for_predecessor()
@@ -151,8 +150,8 @@ def down(
     _down_kernel[grid](
         hidden, routing.tiles, routing.pairs, blocks, words, bias, routing.weights, routing.ids, partial,
         _arrived(hidden.device), y,
-        rows, hidden.shape[1], blocks.stride(0), words.stride(0), num_tokens,
-        top_k, config, sums, dependent, num_warps=config.warps, launch_pdl=dependent,
+        blocks.stride(0), words.stride(0), num_tokens, rows, hidden.shape[1],
+        top_k, config, sums, dependent, num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip
     if not sums:
         _sum_kernel[grid[0], -(-num_tokens // _SUMMED.value)](

@@ -1,6 +1,6 @@
 """The product that both halves of an expert are: rows of MXFP4 weights times up to 128 gathered token rows.
 
-    acc[r, n] = sum_c weight[row + r, c] * x[source[n], c]      fp32, over the steps `begin` to `end` of 128 columns
+    acc[r, n] = sum_c weight[row + r, c] * x[source[n], c]      fp32, over a share of the columns, 128 a step
 
 Bytes arrive through a ring in shared memory that stays stages - 1 steps ahead. A lane copies the weights that it will
 multiply itself and decodes them into its part of the tensor core's A operand; the tokens are the B operand, which
@@ -43,26 +43,33 @@ def _token_ring_layout(config):
 
 
 @jit
-def _copy_weights(step, end, word_ring, scale_ring, word_ptr, scale_ptr, row_inside, columns, config: tl.constexpr):
-    """Start the copies of one step; past the last one they bring nothing."""
+def _copy_weights(step, rings, word_ptr, scale_ptr, columns: tl.constexpr, config: tl.constexpr):
+    """Start the copies of one step."""
+    word_ring, scale_ring, _ = rings
     slot = step % config.stages
-    layout: tl.constexpr = words_layout(config.rows, config.warps)
-    word = step * (STEP // 2) + gl.arange(0, STEP // 2, layout=gl.SliceLayout(0, layout))
-    inside = row_inside[:, None] & ((word < (columns + 63) // 64 * 32) & (step < end))[None, :]
-    async_copy.async_copy_global_to_shared(word_ring.index(slot), word_ptr + word[None, :], mask=inside)
+    lane = gl.arange(0, STEP // 2, layout=gl.SliceLayout(0, words_layout(config.rows, config.warps)))
+    word = step * (STEP // 2) + lane
+    pointer = word_ptr + word[None, :]
+    # A mask costs as much as a copy: only the last step has one.
+    if step < columns // STEP:
+        async_copy.async_copy_global_to_shared(word_ring.index(slot), pointer)
+    else:
+        inside = (word < (columns + 63) // 64 * 32)[None, :]
+        async_copy.async_copy_global_to_shared(word_ring.index(slot), pointer, mask=inside)
+    # Those of the last step are padded to its columns.
     pair = step * 2 + gl.arange(0, 2, layout=gl.SliceLayout(0, _scale_copy_layout(config)))
-    inside = ((pair * 64 < columns) & (step < end))[None, :]
-    async_copy.async_copy_global_to_shared(scale_ring.index(slot), scale_ptr + (pair * 16)[None, :], mask=inside)
+    async_copy.async_copy_global_to_shared(scale_ring.index(slot), scale_ptr + (pair * 16)[None, :])
 
 
 @jit
-def _copy_tokens(step, end, token_ring, token_ptr, token_inside, columns, config: tl.constexpr):
-    """Start the copies of one step, and count them with all that were started since the last count."""
+def _copy_tokens(step, rings, token_ptr, token_inside, columns: tl.constexpr, config: tl.constexpr):
+    """Start the copies of one step."""
     column = step * STEP + gl.arange(0, STEP, layout=gl.SliceLayout(0, tokens_layout(config)))
-    inside = token_inside[:, None] & ((column < columns) & (step < end))[None, :]
-    slot = token_ring.index(step % config.stages)
-    async_copy.async_copy_global_to_shared(slot, token_ptr + column[None, :], mask=inside)
-    async_copy.commit_group()
+    slot, tokens = rings[2].index(step % config.stages), token_ptr + column[None, :]
+    if step < columns // STEP:
+        async_copy.async_copy_global_to_shared(slot, tokens, mask=token_inside)
+    else:
+        async_copy.async_copy_global_to_shared(slot, tokens, mask=token_inside & (column < columns)[None, :])
 
 
 @jit
@@ -80,15 +87,22 @@ def _multiply(word_slot, scale_slot, token_slot, acc, config: tl.constexpr):
 
 @jit
 def expert_product(
-    x, source, blocks, scales, row, rows, columns, begin, end, config: tl.constexpr, waits: tl.constexpr
-):
+    x, source, blocks, scales, row, share,
+    rows: tl.constexpr, columns: tl.constexpr, config: tl.constexpr, waits: tl.constexpr,
+):  # fmt: skip
     """fp32 [config.rows, config.tokens] in `product_layout`.
 
     `x` bf16 [.., columns] is contiguous; `source` [tokens] lies as the rows of `tokens_layout`; `blocks` and `scales`
     (i32, four bytes a word) point to one expert of `rows` and `columns`, in the order of mxfp4_swizzle.py; `row` is a
-    multiple of config.rows. If it `waits` for the launch before (dependent_launch.py), it does so once the ring fills
-    with weights, and before it reads `x`.
+    multiple of config.rows, and `share` one of config.shares of the columns. If it `waits` for the launch before
+    (dependent_launch.py), it does so once the ring fills with weights, and before it reads `x`.
     """
+    steps: tl.constexpr = (columns + STEP - 1) // STEP
+    if config.shares == 1:
+        begin: tl.constexpr = 0
+        end: tl.constexpr = steps
+    else:
+        begin, end = share * steps // config.shares, (share + 1) * steps // config.shares
     copies: tl.constexpr = _scale_copy_layout(config)
     plain: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     word_ring = gl.allocate_shared_memory(gl.int32, [config.stages, config.rows // 4, STEP // 2], plain)
@@ -96,27 +110,36 @@ def expert_product(
     token_ring = gl.allocate_shared_memory(
         gl.bfloat16, [config.stages, config.tokens, STEP], _token_ring_layout(config)
     )
+    rings = word_ring, scale_ring, token_ring
     quarter = row // 4 + gl.arange(
         0, config.rows // 4, layout=gl.SliceLayout(1, words_layout(config.rows, config.warps))
     )
+    # Rows past the last one repeat it.
+    quarter = gl.minimum(quarter, (rows + 15) // 16 * 4 - 1)
     word_ptr = blocks + quarter[:, None] * ((columns + 63) // 64 * 32)
-    row_inside = quarter < (rows + 15) // 16 * 4
     # Two rows, r and r + 8 of 16, share a word.
     pair = gl.arange(0, config.rows // 2, layout=gl.SliceLayout(1, copies))
     group = row // 16 + pair // 8
     line = group // 16 * 8 + group % 8
     scale_ptr = scales + (line * ((columns + 127) // 128 * 32) + group // 8 % 2 * 8 + pair % 8)[:, None]
     token_ptr = x + source.to(gl.int64)[:, None] * columns
-    token_inside = source >= 0
+    token_inside = (source >= 0)[:, None]
     tile: tl.constexpr = (config.rows, config.tokens)
     acc = gl.zeros(tile, gl.float32, layout=product_layout(config))
     for ahead in gl.static_range(config.stages - 1):
-        _copy_weights(begin + ahead, end, word_ring, scale_ring, word_ptr, scale_ptr, row_inside, columns, config)
+        if begin + ahead < end:
+            _copy_weights(begin + ahead, rings, word_ptr, scale_ptr, columns, config)
+            if not waits:
+                _copy_tokens(begin + ahead, rings, token_ptr, token_inside, columns, config)
+        if not waits:
+            async_copy.commit_group()
     if waits:
         wait_for_predecessor()
         let_successor_start()
-    for ahead in gl.static_range(config.stages - 1):
-        _copy_tokens(begin + ahead, end, token_ring, token_ptr, token_inside, columns, config)
+        for ahead in gl.static_range(config.stages - 1):
+            if begin + ahead < end:
+                _copy_tokens(begin + ahead, rings, token_ptr, token_inside, columns, config)
+            async_copy.commit_group()
     for step in range(begin, end):
         async_copy.wait_group(config.stages - 2)
         if config.warpgroup:
@@ -124,10 +147,12 @@ def expert_product(
             fence_async_shared()
         # The slot of the step before is free, as every warp has come here.
         later = step + config.stages - 1
-        _copy_weights(later, end, word_ring, scale_ring, word_ptr, scale_ptr, row_inside, columns, config)
-        _copy_tokens(later, end, token_ring, token_ptr, token_inside, columns, config)
+        # Of a single step the compiler knows that there is none, and then stumbles over its copies.
+        if steps > 1:  # noqa: SIM102  a constant
+            if later < end:
+                _copy_weights(later, rings, word_ptr, scale_ptr, columns, config)
+                _copy_tokens(later, rings, token_ptr, token_inside, columns, config)
+        async_copy.commit_group()
         slot = step % config.stages
         acc = _multiply(word_ring.index(slot), scale_ring.index(slot), token_ring.index(slot), acc, config)
-    # Copies past the last step write zeros into memory that is used anew.
-    async_copy.wait_group(0)
     return acc

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.expert_product import STEP, expert_product, product_layout, tokens_layout
+from vllm_gptoss.kernels.expert_product import expert_product, product_layout, tokens_layout
 from vllm_gptoss.kernels.gluon import constexpr_function, gl, jit
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.swiglu import swiglu_ref
@@ -39,8 +39,8 @@ def _stored_layout(config):
 @jit
 def _gate_up_kernel(
     x, tiles, pairs, blocks, scales, bias, hidden,
-    rows, columns, block_stride, scale_stride, alpha, limit,
-    top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr,
+    block_stride, scale_stride, alpha, limit,
+    rows: tl.constexpr, columns: tl.constexpr, top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
     if dependent:
         wait_for_predecessor()
@@ -57,11 +57,14 @@ def _gate_up_kernel(
     source = gl.where(lane < count, pair // top_k, -1)
     blocks += expert * block_stride
     scales += expert * scale_stride
-    steps = (columns + STEP - 1) // STEP
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
-    # Ahead of its use: it comes from memory, and would be the last to come.
-    offset = gl.load(bias + expert * rows + r, mask=r < rows, other=0).to(gl.float32)
-    acc = expert_product(x, source, blocks, scales, row, rows, columns, 0, steps, config, False)
+    bias += expert * rows
+    if config.tokens < 64:
+        # Ahead of its use: it comes from memory, and would be the last to come. A wide tile has no registers for it.
+        offset = gl.load(bias + r, mask=r < rows, other=0).to(gl.float32)
+    acc = expert_product(x, source, blocks, scales, row, 0, rows, columns, config, False)
+    if config.tokens >= 64:
+        offset = gl.load(bias + r, mask=r < rows, other=0).to(gl.float32)
     h = _swiglu(acc + offset[:, None], alpha, limit, config).to(gl.bfloat16)
     out: tl.constexpr = _stored_layout(config)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
@@ -90,11 +93,12 @@ def gate_up(
     hidden = torch.empty(routing.ids.numel(), rows // 2, dtype=x.dtype, device=x.device)
     words = scales.view(torch.int32)
     grid = (-(-rows // config.rows), len(routing.tiles))
-    dependent = launches_dependently(x.device)
+    # All columns are one program's: its values are no sums of others'.
+    config, dependent = config._replace(shares=1), launches_dependently(x.device)
     _gate_up_kernel[grid](
         x, routing.tiles, routing.pairs, blocks, words, bias, hidden,
-        rows, x.shape[1], blocks.stride(0), words.stride(0), alpha, limit,
-        top_k, config, dependent, num_warps=config.warps, launch_pdl=dependent,
+        blocks.stride(0), words.stride(0), alpha, limit, rows, x.shape[1],
+        top_k, config, dependent, num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip
     return hidden
 

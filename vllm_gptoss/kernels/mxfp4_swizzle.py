@@ -67,21 +67,19 @@ def swizzle_scales(scales: torch.Tensor) -> torch.Tensor:
 
 
 _DECODE = tl.constexpr("""{
-    .reg .b32 v<4>, p<4>, sign, high, low, zero;
+    .reg .b32 v<4>, p<4>, low, high, sign, zero;
     mov.b32 zero, 0x80008000;
     and.b32 v0, $8, 0x81C081C0;
     shl.b32 v1, $8, 3;
     and.b32 v1, v1, 0x81C081C0;
     shl.b32 v2, $8, 6;
     and.b32 v2, v2, 0x81C081C0;
-    shl.b32 sign, $8, 1;
-    and.b32 sign, sign, 0x80008000;
-    shr.u32 high, $8, 3;
-    and.b32 high, high, 0x01800180;
     shr.u32 low, $8, 7;
-    and.b32 low, low, 0x00400040;
-    or.b32 v3, sign, high;
-    or.b32 v3, v3, low;
+    shl.b32 high, low, 4;
+    shl.b32 sign, $8, 1;
+    and.b32 v3, low, 0x00400040;
+    lop3.b32 v3, high, 0x01800180, v3, 0xEA;
+    lop3.b32 v3, sign, 0x80008000, v3, 0xEA;
     fma.rn.bf16x2 p0, v0, $9, zero;
     fma.rn.bf16x2 p1, v1, $10, zero;
     fma.rn.bf16x2 p2, v2, $9, zero;

@@ -15,6 +15,8 @@ class ExpertConfig(NamedTuple):
     warps: int = 4
     warpgroup: bool = False
     """Hopper's products of four warps together, which leave the tokens in shared memory."""
+    registers: int | None = None
+    """The most that a thread may have, so that more programs run at once; None for as many as the compiler likes."""
 
 
 class DenseConfig(NamedTuple):
@@ -35,27 +37,31 @@ def tile_tokens(num_pairs: int, num_experts: int) -> int:
 
 
 def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
-    """Few experts in use need long rings; many want few reads of the tokens."""
+    """Few experts in use need long rings, and one token many programs; many want few reads of the tokens."""
     tokens = tile_tokens(num_pairs, num_experts)
+    if num_pairs <= 4:
+        return ExpertConfig(64, tokens, stages=9)
     if num_pairs <= 8:
-        return ExpertConfig(128, tokens, stages=8 if num_pairs <= 4 else 6)
-    return _many_pairs(tokens, hopper, stages=4)
+        return ExpertConfig(128, tokens, stages=6)
+    if tokens >= 64 and hopper:
+        return ExpertConfig(128, tokens, stages=2, warpgroup=True, registers=128)
+    return _many_pairs(tokens, hopper)
 
 
 def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     tokens = tile_tokens(num_pairs, num_experts)
     if num_pairs <= 4:
-        return ExpertConfig(128, tokens, stages=3, shares=4)
+        return ExpertConfig(64, tokens, stages=4, shares=4)
     if num_pairs <= 8:
         return ExpertConfig(128, tokens, stages=6, shares=2)
-    return _many_pairs(tokens, hopper, stages=3 if tokens > 8 else 4, shares=2 if num_pairs <= 64 else 1)
+    return _many_pairs(tokens, hopper, shares=2 if num_pairs <= 16 else 1)
 
 
-def _many_pairs(tokens: int, hopper: bool, stages: int, shares: int = 1) -> ExpertConfig:
+def _many_pairs(tokens: int, hopper: bool, shares: int = 1) -> ExpertConfig:
     # Wide tiles are for more warps: an accumulator of four would leave no registers for the weights.
     if tokens >= 64:
         return ExpertConfig(128, tokens, 3, shares, warps=8, warpgroup=hopper)
-    return ExpertConfig(128, tokens, stages, shares, warpgroup=hopper and tokens > 8)
+    return ExpertConfig(128, tokens, 4, shares, warpgroup=hopper and tokens > 8)
 
 
 def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
