@@ -54,7 +54,7 @@ def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
         return ExpertConfig(64, tokens, stages=4, shares=4)
     if num_pairs <= 8:
         return ExpertConfig(128, tokens, stages=6, shares=2)
-    return _many_pairs(tokens, hopper, shares=2 if num_pairs <= 16 else 1)
+    return _many_pairs(tokens, hopper, shares=2 if num_pairs <= 64 else 1)
 
 
 def _many_pairs(tokens: int, hopper: bool, shares: int = 1) -> ExpertConfig:
