@@ -246,3 +246,8 @@ def test_splits_fit_what_is_kept_for_them(num_kv_heads, processors):
 
 def test_a_window_of_one_tile_is_not_split():
     assert launch_config(1, 8, 8, 64, 128, 131072, 132).splits == 1
+
+
+def test_windows_of_many_requests_take_tiles_of_few_registers():
+    tiles = [launch_config(requests, 8, 8, 64, 128, 131072, 132).constants["tile"] for requests in (1, 49, 50, 512)]
+    assert tiles == [128, 128, 64, 64]
