@@ -44,6 +44,7 @@ def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig
     if num_pairs <= 8:
         return ExpertConfig(128, tokens, stages=6)
     if tokens >= 64 and hopper:
+        # Four programs of four warps at once, and no register to spare: down would spill.
         return ExpertConfig(128, tokens, stages=2, warpgroup=True, registers=128)
     return _many_pairs(tokens, hopper)
 
@@ -58,7 +59,7 @@ def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
 
 
 def _many_pairs(tokens: int, hopper: bool, shares: int = 1) -> ExpertConfig:
-    # Wide tiles are for more warps: an accumulator of four would leave no registers for the weights.
+    # Wide tiles are for more warps: each of four would hold twice the accumulator.
     if tokens >= 64:
         return ExpertConfig(128, tokens, 3, shares, warps=8, warpgroup=hopper)
     return ExpertConfig(128, tokens, 4, shares, warpgroup=hopper and tokens > 8)
