@@ -33,7 +33,8 @@ CHECKED_TOKENS = 2
 SWEPT_TILES = ((64, 4), (128, 4), (128, 8), (256, 8))
 """Rows and warps."""
 SWEPT_TOKENS = (8, 16, 32, 64, 128)
-SWEPT_STAGES = (3, 4, 6)
+SWEPT_RINGS = ((3, 1), (4, 1), (6, 1), (2, 2), (3, 2), (4, 2), (5, 2), (2, 3))
+"""Bursts, and steps of one."""
 SHARED_BYTES = 113 << 10
 """Of the larger configurations two programs are to fit an SM of Hopper."""
 
@@ -101,7 +102,8 @@ def run(options: argparse.Namespace, product: Product) -> None:
                 "ours": _ours(product, inputs, picked),
                 "stock": [lambda values=values: product.stock(values) for values in inputs],
             }
-            _check(product, inputs[0], {name: series[0]() for name, series in calls.items()})
+            ours, stock = (series[0]() for series in calls.values())
+            _check(product, inputs[0], {"ours": _lowered(product, ours, picked), "stock": stock})
             times = timing.time_graphs(calls, options.rounds)
             flops = 2 * batch * args.experts_per_token * args.hidden_size * product.shape(args)[0]
             kept.add_op(f"{model} M={batch}", times["ours"], _moved(product, inputs), flops, times["stock"])
@@ -161,7 +163,8 @@ def _inputs(args: ModelArgs, weights: Weights, batch: int, half: int) -> Inputs:
 
 
 def _ours(product: Product, inputs: Sequence[Inputs], config: ExpertConfig) -> list[Callable[[], "torch.Tensor"]]:
-    """Closures with the launch parameters `config`; pairs are cut into its tiles outside of them."""
+    """Closures with the launch parameters `config`; outside of them pairs are cut into its tiles, and tokens lifted."""
+    from vllm_gptoss.kernels.expert_product import lifted
     from vllm_gptoss.kernels.grouping import Routing, group_ref
 
     calls = []
@@ -169,8 +172,16 @@ def _ours(product: Product, inputs: Sequence[Inputs], config: ExpertConfig) -> l
         # On the CPU: it asks for the pairs of each expert.
         groups = group_ref(values.ids.cpu(), values.args.num_experts, config.tokens)
         routing = Routing(values.shares, values.ids, *(group.cuda() for group in groups))
-        calls.append(lambda values=values, routing=routing: product.ours(values, routing, config))
+        taken = values._replace(x=lifted(values.x, config))
+        calls.append(lambda values=taken, routing=routing: product.ours(values, routing, config))
     return calls
+
+
+def _lowered(product: Product, out: "torch.Tensor", config: ExpertConfig) -> "torch.Tensor":
+    """What `out` of ours means: the first product leaves tokens lifted for the second."""
+    from vllm_gptoss.kernels.expert_product import LIFT, is_lifted
+
+    return out.float() / LIFT.value if product.half == 0 and is_lifted(config) else out
 
 
 def _moved(product: Product, inputs: Sequence[Inputs]) -> float:
@@ -218,18 +229,18 @@ def configs(pairs: int, experts: int, shares: Sequence[int]) -> list[ExpertConfi
     tokens = [size for size in SWEPT_TOKENS if mean / 2 <= size <= max(8, 4 * mean)]
     shares = shares if pairs <= 8 * experts else shares[:1]
     swept = [
-        ExpertConfig(rows, n, stages, k, warps, warpgroup=wide)
-        for (rows, warps), n, stages, k in combinations(SWEPT_TILES, tokens, SWEPT_STAGES, shares)
+        ExpertConfig(rows, n, stages, k, warps, warpgroup=wide, burst=burst)
+        for (rows, warps), n, (stages, burst), k in combinations(SWEPT_TILES, tokens, SWEPT_RINGS, shares)
         for wide in ((False,) if n < 16 else (False, True))
     ]
     # A step brings half a byte a weight and two bytes a token's value.
-    return [c for c in swept if c.stages * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
+    return [c for c in swept if c.stages * c.burst * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
 
 
 def _sweep(shape: str, product: Product, inputs: Sequence[Inputs], picked: ExpertConfig, rounds: int) -> None:
     """Print the best launch parameters, and where those that tuning.py picks stand among all."""
     swept = configs(inputs[0].ids.numel(), inputs[0].args.num_experts, product.shares)
     calls = {config: _ours(product, inputs, config) for config in dict.fromkeys([picked, *swept])}
-    _check(product, inputs[0], {str(config): series[0]() for config, series in calls.items()})
+    _check(product, inputs[0], {str(c): _lowered(product, series[0](), c) for c, series in calls.items()})
     times = timing.time_graphs(calls, rounds)
     print(report.ranked(shape, times, picked, _moved(product, inputs)), end="\n\n", flush=True)

@@ -14,19 +14,34 @@ from vllm_gptoss.kernels.decode_attention import decode_attention as decode_atte
 from vllm_gptoss.kernels.dense import MAX_TOKENS as MAX_DENSE_TOKENS
 from vllm_gptoss.kernels.dense import dense as dense_kernel
 from vllm_gptoss.kernels.down import down
+from vllm_gptoss.kernels.expert_product import is_lifted, lifted
 from vllm_gptoss.kernels.experts import dense_experts_ref, mxfp4_experts_ref
 from vllm_gptoss.kernels.gate_up import gate_up
 from vllm_gptoss.kernels.grouping import Routing, group_ref
 from vllm_gptoss.kernels.kv_write import rotate_and_write as rotate_and_write_kernel
-from vllm_gptoss.kernels.mxfp4_swizzle import LARGEST_SCALE, swizzle_blocks, swizzle_scales
+from vllm_gptoss.kernels.mxfp4_operand import LARGEST_SCALE
+from vllm_gptoss.kernels.mxfp4_swizzle import swizzle_blocks, swizzle_scales
 from vllm_gptoss.kernels.rmsnorm import rmsnorm as rmsnorm_kernel
 from vllm_gptoss.kernels.rmsnorm import rmsnorm_ref
 from vllm_gptoss.kernels.rope import rope_cos_sin_ref, rope_ref, yarn_inv_freq_ref
 from vllm_gptoss.kernels.router import route, router_ref
 from vllm_gptoss.kernels.sink_attention import sink_attention_ref
-from vllm_gptoss.kernels.tuning import pick_dense, pick_down, pick_gate_up, tile_tokens
+from vllm_gptoss.kernels.tuning import (
+    ExpertConfig,
+    pick_dense,
+    pick_down,
+    pick_gate_up,
+    tile_tokens,
+)
 
-__all__ = ["LARGEST_SCALE", "MAX_DENSE_TOKENS", "MAX_ROUTED_TOKENS", "NewTokens", "swizzle_blocks", "swizzle_scales"]
+__all__ = [
+    "LARGEST_SCALE",
+    "MAX_DENSE_TOKENS",
+    "MAX_ROUTED_TOKENS",
+    "NewTokens",
+    "swizzle_blocks",
+    "swizzle_scales",
+]
 """What layers need of the kernels besides the operations below."""
 
 MAX_ROUTED_TOKENS = 512
@@ -154,19 +169,29 @@ def routed_experts(
     for begin in range(0, len(x), MAX_ROUTED_TOKENS):
         tokens = x[begin : begin + MAX_ROUTED_TOKENS]
         slots = None if slot_mapping is None else slot_mapping[begin : begin + MAX_ROUTED_TOKENS]
-        tile = tile_tokens(len(tokens) * top_k, len(router_weight))
-        routing = route(tokens, router_weight, router_bias, top_k, slots, tile)
-        parts.append(expert_products(tokens, routing, experts, alpha, limit))
+        gate_up_config, down_config = _pick_products(len(tokens) * top_k, experts, x.device)
+        taken = torch.empty_like(tokens) if is_lifted(gate_up_config) else None
+        routing = route(tokens, router_weight, router_bias, top_k, slots, gate_up_config.tokens, lifted=taken)
+        hidden = gate_up(tokens if taken is None else taken, routing, *experts[:3], alpha, limit, gate_up_config)
+        parts.append(down(hidden, routing, *experts[3:], down_config))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _pick_products(num_pairs: int, experts: SwizzledExperts, device: torch.device) -> tuple[ExpertConfig, ExpertConfig]:
+    """Launch parameters of both products: their tiles, and whether tokens are lifted, are the same."""
+    shape = num_pairs, len(experts.gate_up_blocks), capability(device) == HOPPER
+    configs = pick_gate_up(*shape), pick_down(*shape)
+    assert len({(config.tokens, is_lifted(config)) for config in configs}) == 1, configs
+    return configs
 
 
 def expert_products(
     x: torch.Tensor, routing: Routing, experts: SwizzledExperts, alpha: float, limit: float
 ) -> torch.Tensor:
     """Weighted sum [M, H] of the experts that `routing` gives to `x` bf16 [M, H]."""
-    shape = routing.ids.numel(), len(experts.gate_up_blocks), capability(x.device) == HOPPER
-    hidden = gate_up(x, routing, *experts[:3], alpha, limit, pick_gate_up(*shape))
-    return down(hidden, routing, *experts[3:], pick_down(*shape))
+    gate_up_config, down_config = _pick_products(routing.ids.numel(), experts, x.device)
+    hidden = gate_up(lifted(x, gate_up_config), routing, *experts[:3], alpha, limit, gate_up_config)
+    return down(hidden, routing, *experts[3:], down_config)
 
 
 def group_pairs(weights: torch.Tensor, ids: torch.Tensor, num_experts: int) -> Routing:

@@ -7,10 +7,12 @@ import torch
 from sizes import cases
 
 from vllm_gptoss.kernels.down import down, down_ref
+from vllm_gptoss.kernels.expert_product import LIFT, is_lifted, lifted
 from vllm_gptoss.kernels.gate_up import gate_up, gate_up_ref
 from vllm_gptoss.kernels.grouping import Routing, group_ref
 from vllm_gptoss.kernels.mxfp4 import mxfp4_decode_ref
-from vllm_gptoss.kernels.mxfp4_swizzle import LARGEST_SCALE, swizzle_blocks, swizzle_scales
+from vllm_gptoss.kernels.mxfp4_operand import LARGEST_SCALE
+from vllm_gptoss.kernels.mxfp4_swizzle import swizzle_blocks, swizzle_scales
 from vllm_gptoss.kernels.tuning import ExpertConfig
 
 ALPHA, LIMIT = 1.702, 7.0
@@ -43,6 +45,12 @@ CASES = {
         70, 3, 2, 128, 64, ExpertConfig(128, 128, 3, shares=2, warps=8), padding=3
     ),
     "warpgroup": Case(5, 4, 2, 192, 96, ExpertConfig(64, 8, 3, warpgroup=True)),
+    "bursts": Case(3, 2, 1, 448, 288, ExpertConfig(64, 8, 2, burst=2)),
+    "bursts of shares": Case(3, 2, 1, 192, 544, ExpertConfig(64, 16, 2, shares=2, burst=2)),
+    "a warpgroup's bursts": Case(3, 2, 1, 448, 288, ExpertConfig(64, 8, 3, warpgroup=True, burst=2)),
+    "warps along the columns": Case(3, 2, 1, 448, 288, ExpertConfig(64, 8, 3, warps=8, column_warps=2)),
+    "their bursts": Case(2, 2, 1, 800, 288, ExpertConfig(64, 8, 2, warps=8, column_warps=2, burst=2)),
+    "wide tiles of warps along the columns": Case(20, 2, 2, 320, 96, ExpertConfig(64, 32, 2, warps=8, column_warps=2)),
     "padded": Case(5, 4, 2, 128, 64, ExpertConfig(64, 16, 3), padding=2),
     "all padding": Case(2, 4, 2, 128, 64, ExpertConfig(64, 8, 3), padding=2),
 }
@@ -115,10 +123,12 @@ def test_gate_up(case, device):
     expected = gate_up_ref(
         layer.x, layer.routing.ids, mxfp4_decode_ref(blocks, scales, torch.float32), bias, ALPHA, LIMIT
     )
-    runs = [gate_up(layer.x, layer.routing, *swizzled(layer.gate_up), ALPHA, LIMIT, case.config) for _ in range(2)]
+    x = lifted(layer.x, case.config)
+    runs = [gate_up(x, layer.routing, *swizzled(layer.gate_up), ALPHA, LIMIT, case.config) for _ in range(2)]
     kept = layer.routing.ids.flatten() >= 0
     assert torch.equal(runs[0][kept], runs[1][kept])
-    assert not kept.any() or error(runs[0][kept], expected[kept]) < TOLERANCE
+    found = runs[0][kept].float() / (LIFT.value if is_lifted(case.config) else 1)
+    assert not kept.any() or error(found, expected[kept]) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", cases(CASES, LARGE))
@@ -131,31 +141,37 @@ def test_down(case, device):
         hidden, layer.routing.weights, layer.routing.ids, mxfp4_decode_ref(blocks, scales, torch.float32), bias
     )
     # The second run finds the counters as the first one left them.
-    runs = [down(hidden, layer.routing, *swizzled(layer.down), case.config) for _ in range(2)]
+    taken = lifted(hidden, case.config)
+    runs = [down(taken, layer.routing, *swizzled(layer.down), case.config) for _ in range(2)]
     assert torch.equal(runs[0], runs[1])
     assert torch.equal(runs[0][case.tokens - case.padding :], torch.zeros_like(runs[0][case.tokens - case.padding :]))
     assert case.padding == case.tokens or error(runs[0], expected) < TOLERANCE
 
 
-def test_every_code_and_scale_is_exact(device):
-    """The product with one-hot tokens is the weight itself: all codes, and scales down to the least normal weight."""
+LEAST_SCALE = {"scaled weights": (ExpertConfig(64, 32, 3), 3), "scaled products": (ExpertConfig(64, 8, 3), 32)}
+"""With the least scale of which nothing is lost: of weights that are normal, of products that are."""
+
+
+@pytest.mark.parametrize(("config", "least"), LEAST_SCALE.values(), ids=LEAST_SCALE)
+def test_every_code_and_scale_is_exact(config, least, device):
+    """The product with one-hot tokens is the weight itself."""
     columns = 128
     codes = torch.arange(16).repeat(64, columns // 16)
     blocks = (codes[:, 0::2] | codes[:, 1::2] << 4).to(torch.uint8)[None]
-    scales = torch.tensor([3, 4, 60, 110, 119, 127, LARGEST_SCALE - 1, LARGEST_SCALE], dtype=torch.uint8)
+    scales = torch.tensor([least, 33, 60, 110, 119, 127, LARGEST_SCALE - 1, LARGEST_SCALE], dtype=torch.uint8)
     scales = scales.repeat(1, 8, 1).view(1, 64, 1).repeat(1, 1, columns // 32)
     x = torch.eye(columns).bfloat16()
     weight = mxfp4_decode_ref(blocks, scales, torch.float32)
     for begin in range(0, columns, 8):
         ids = torch.zeros(8, 1, dtype=torch.int32)
-        routing = Routing(torch.ones(8, 1), ids, *group_ref(ids, 1, 8))
+        routing = Routing(torch.ones(8, 1), ids, *group_ref(ids, 1, config.tokens))
         routing = Routing(*(tensor.to(device) for tensor in routing))
         y = down(
-            x[begin : begin + 8].to(device),
+            lifted(x[begin : begin + 8], config).to(device),
             routing,
             swizzle_blocks(blocks).to(device),
             swizzle_scales(scales).to(device),
             torch.zeros(1, 64, device=device),
-            ExpertConfig(64, 8, 3),
+            config,
         )
         assert torch.equal(y.cpu().float(), weight[0, :, begin : begin + 8].T)

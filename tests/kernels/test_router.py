@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vllm_gptoss.kernels.expert_product import LIFT
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing, group_ref, max_tiles
 from vllm_gptoss.kernels.router import route, router_ref
 
@@ -158,7 +159,9 @@ def routed(shape, device, valid=None, expert_map=None, seed=0) -> Routing:
     """What the kernel gives, held against the specification."""
     x, weight, bias = kernel_inputs(shape, device, seed)
     num_tokens, num_experts, top_k, _, tile = shape
-    found = route(x, weight, bias, top_k, valid, tile, expert_map)
+    lifted = torch.empty_like(x)
+    found = route(x, weight, bias, top_k, valid, tile, expert_map, lifted)
+    assert torch.equal(lifted, x * LIFT.value)
     logits = (x.float() @ weight.float().T + bias.float()).bfloat16()
     weights, ids = router_ref(logits.float(), top_k)
     if expert_map is not None:

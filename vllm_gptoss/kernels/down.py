@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.expert_product import expert_product, product_layout, tokens_layout
+from vllm_gptoss.kernels.expert_product import expert_product, product_layout, source_layout
 from vllm_gptoss.kernels.gluon import barrier, gl, jit
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.router import MAX_HIDDEN
@@ -25,7 +25,7 @@ from vllm_gptoss.kernels.tuning import ExpertConfig
 MAX_SUMMED_BY_LAST = 32
 """Tokens whose sums one program for each row tile makes quickly; for more a second launch makes them."""
 
-_SUMMED = tl.constexpr(16)
+_SUMMED = tl.constexpr(8)
 """Tokens of a program of that launch."""
 
 
@@ -34,7 +34,7 @@ def _partial_sums(
     hidden, pairs, count, blocks, scales, bias, partial, row, share, rows: tl.constexpr, columns: tl.constexpr,
     config: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
-    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
+    lane = gl.arange(0, config.tokens, layout=source_layout(config))
     pair = gl.where(lane < count, gl.load(pairs + lane, cache_modifier=".cg"), -1)
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, product_layout(config)))
     # Ahead of its use: it comes from memory, and would be the last to come.
@@ -131,7 +131,7 @@ def down(
     bias: torch.Tensor,
     config: ExpertConfig,
 ) -> torch.Tensor:
-    """y bf16 [M, H] of `hidden` bf16 [M * K, I]; zero for a token none of whose experts is here.
+    """y bf16 [M, H] of `hidden` bf16 [M * K, I], lifted if `is_lifted(config)`; zero for a token with no expert here.
 
     `routing`: grouping.py; `blocks` i32 [E, H / 4, I / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias` [E, H];
     contiguous, all of them. I is a multiple of 8.
@@ -144,13 +144,13 @@ def down(
     (num_tokens, top_k), rows = routing.ids.shape, bias.shape[1]
     partial = torch.empty(config.shares, num_tokens * top_k, rows, dtype=torch.float32, device=hidden.device)
     y = torch.empty(num_tokens, rows, dtype=hidden.dtype, device=hidden.device)
-    words = scales.view(torch.int32)
+    halves, words = blocks.view(torch.int16), scales.view(torch.int32)
     dependent, sums = launches_dependently(hidden.device), num_tokens <= MAX_SUMMED_BY_LAST
     grid = (-(-rows // config.rows), len(routing.tiles), config.shares)
     _down_kernel[grid](
-        hidden, routing.tiles, routing.pairs, blocks, words, bias, routing.weights, routing.ids, partial,
+        hidden, routing.tiles, routing.pairs, halves, words, bias, routing.weights, routing.ids, partial,
         _arrived(hidden.device), y,
-        blocks.stride(0), words.stride(0), num_tokens, rows, hidden.shape[1],
+        halves.stride(0), words.stride(0), num_tokens, rows, hidden.shape[1],
         top_k, config, sums, dependent, num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip
     if not sums:

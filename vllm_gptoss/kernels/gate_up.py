@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.expert_product import expert_product, product_layout, tokens_layout
+from vllm_gptoss.kernels.expert_product import LIFT, expert_product, is_lifted, product_layout, source_layout
 from vllm_gptoss.kernels.gluon import constexpr_function, gl, jit
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
 from vllm_gptoss.kernels.swiglu import swiglu_ref
@@ -40,14 +40,15 @@ def _stored_layout(config):
 def _gate_up_kernel(
     x, tiles, pairs, blocks, scales, bias, hidden,
     block_stride, scale_stride, alpha, limit,
-    rows: tl.constexpr, columns: tl.constexpr, top_k: tl.constexpr, config: tl.constexpr, dependent: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr, top_k: tl.constexpr, config: tl.constexpr, lifts: tl.constexpr,
+    dependent: tl.constexpr,
 ):  # fmt: skip
     if dependent:
         wait_for_predecessor()
         let_successor_start()
     tile = gl.load(tiles + gl.program_id(1))
     pairs += gl.program_id(1) * config.tokens
-    lane = gl.arange(0, config.tokens, layout=gl.SliceLayout(1, tokens_layout(config)))
+    lane = gl.arange(0, config.tokens, layout=source_layout(config))
     # On its way together with the tile's word, whose count says how much of it there is.
     pair = gl.load(pairs + lane)
     expert, count = (tile // TILE_EXPERT).to(gl.int64), tile % TILE_EXPERT
@@ -65,13 +66,15 @@ def _gate_up_kernel(
     acc = expert_product(x, source, blocks, scales, row, 0, rows, columns, config, False)
     if config.tokens >= 64:
         offset = gl.load(bias + r, mask=r < rows, other=0).to(gl.float32)
-    h = _swiglu(acc + offset[:, None], alpha, limit, config).to(gl.bfloat16)
+    h = _swiglu(acc + offset[:, None], alpha, limit, config)
+    if lifts:
+        h *= LIFT
     out: tl.constexpr = _stored_layout(config)
     n = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     pair = gl.load(pairs + n, mask=n < count, other=0).to(gl.int64)
     value = row // 2 + gl.arange(0, config.rows // 2, layout=gl.SliceLayout(1, out))
     inside = (value < rows // 2)[:, None] & (n < count)[None, :]
-    gl.store(hidden + pair[None, :] * (rows // 2) + value[:, None], h, mask=inside)
+    gl.store(hidden + pair[None, :] * (rows // 2) + value[:, None], h.to(gl.bfloat16), mask=inside)
 
 
 def gate_up(
@@ -84,21 +87,24 @@ def gate_up(
     limit: float,
     config: ExpertConfig,
 ) -> torch.Tensor:
-    """h bf16 [M * K, I] of `x` bf16 [M, H]; the rows of pairs in no tile are not written.
+    """h bf16 [M * K, I] of `x` bf16 [M, H], both lifted if `is_lifted(config)` (expert_product.py).
+
+    The rows of pairs in no tile are not written.
 
     `routing`: grouping.py; `blocks` i32 [E, 2I / 4, H / 2] and `scales` u8 [E, .., ..]: mxfp4_swizzle.py; `bias`
     [E, 2I]; contiguous, all of them. H is a multiple of 8.
     """
     top_k, rows = routing.ids.shape[1], bias.shape[1]
     hidden = torch.empty(routing.ids.numel(), rows // 2, dtype=x.dtype, device=x.device)
-    words = scales.view(torch.int32)
+    halves, words = blocks.view(torch.int16), scales.view(torch.int32)
     grid = (-(-rows // config.rows), len(routing.tiles))
     # All columns are one program's: its values are no sums of others'.
     config, dependent = config._replace(shares=1), launches_dependently(x.device)
     _gate_up_kernel[grid](
-        x, routing.tiles, routing.pairs, blocks, words, bias, hidden,
-        blocks.stride(0), words.stride(0), alpha, limit, rows, x.shape[1],
-        top_k, config, dependent, num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
+        x, routing.tiles, routing.pairs, halves, words, bias, hidden,
+        halves.stride(0), words.stride(0), alpha, limit, rows, x.shape[1],
+        top_k, config, is_lifted(config), dependent,
+        num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
     )  # fmt: skip
     return hidden
 

@@ -20,7 +20,7 @@ jit = triton.jit
 
 
 def constexpr_function(function: Callable) -> Callable:
-    return function
+    return lambda *arguments: function(*(getattr(value, "value", value) for value in arguments))
 
 
 def _no_layout(*_) -> None:
@@ -52,28 +52,33 @@ def fence_async_shared() -> None:
 
 
 class allocate_shared_memory:  # noqa: N801  a function in Gluon
-    """One tensor, or, of three dimensions, a ring of tensors."""
+    """A ring of tensors."""
 
     def __init__(self, element_ty, shape, layout=None) -> None:
-        self.slots = [None] * int(shape[0])
+        slots, *self.shape = (int(getattr(size, "value", size)) for size in shape)
+        self.slots = [None] * slots
 
     def index(self, slot) -> "_Slot":
-        return _Slot(self.slots, int(slot))
+        return _Slot(self.slots, int(slot), self.shape)
 
 
 class _Slot:
-    def __init__(self, slots: list, slot: int, order=None) -> None:
-        self.slots, self.slot, self.order = slots, slot, order
+    def __init__(self, slots: list, slot: int, shape: list[int], order=None) -> None:
+        self.slots, self.slot, self.shape, self.order = slots, slot, shape, order
 
     def permute(self, order) -> "_Slot":
-        return _Slot(self.slots, self.slot, order)
+        return _Slot(self.slots, self.slot, self.shape, order)
+
+    def reshape(self, shape) -> "_Slot":
+        """What is stored takes the shape of the slot, however it comes."""
+        return self
 
     def load(self, layout=None):
         value = self.slots[self.slot]
         return value if self.order is None else tl.permute(value, self.order)
 
     def store(self, value) -> None:
-        self.slots[self.slot] = value
+        self.slots[self.slot] = tl.reshape(value, self.shape)
 
 
 class async_copy:  # noqa: N801  a module in Gluon
@@ -103,8 +108,13 @@ class async_copy:  # noqa: N801  a module in Gluon
 
 def mma_v2(a, b, acc):
     # NumPy has no bfloat16: its products are exact in fp32.
-    return tl.dot(a.to(tl.float32), b.to(tl.float32), acc)
+    return tl.dot(_wide(a), _wide(b), acc)
+
+
+def _wide(x):
+    """fp32 of bf16 `x`: the interpreter's own conversion loses the least numbers."""
+    return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
 
 
 def warpgroup_mma(a, b: _Slot, acc):
-    return mma_v2(a, b.load(), acc)
+    return mma_v2(a.load() if isinstance(a, _Slot) else a, b.load(), acc)

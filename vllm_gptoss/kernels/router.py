@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
+from vllm_gptoss.kernels.expert_product import LIFT
 from vllm_gptoss.kernels.grouping import MAX_PAIRS, ROW, Routing, group, max_tiles
 from vllm_gptoss.kernels.scratch import check_not_capturing
 
@@ -42,10 +43,10 @@ def _arrives_last(counter_ptr, count):
 
 @triton.jit
 def _partial_logits(
-    x_ptr, weight_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, hidden: tl.constexpr,
+    x_ptr, weight_ptr, lifted_ptr, rows, experts, num_tokens, num_experts: tl.constexpr, hidden: tl.constexpr,
     block: tl.constexpr, dependent: tl.constexpr,
 ):  # fmt: skip
-    """fp32 [rows, experts]: the product over this program's part of H."""
+    """fp32 [rows, experts]: the product over this program's part of H. The first of experts stores this part lifted."""
     h = tl.program_id(0) * block + tl.arange(0, block)
     in_hidden = (h < hidden)[None, :]
     # At most 1024 rows of 3072: 32 bits hold every offset.
@@ -53,7 +54,11 @@ def _partial_logits(
     weight = tl.load(weight_ptr + experts[:, None] * hidden + h, mask, other=0.0)
     if dependent:
         wait_for_predecessor()
-    x = tl.load(x_ptr + rows[:, None] * hidden + h, (rows < num_tokens)[:, None] & in_hidden, other=0.0)
+    mask = (rows < num_tokens)[:, None] & in_hidden
+    x = tl.load(x_ptr + rows[:, None] * hidden + h, mask, other=0.0)
+    if lifted_ptr is not None:
+        first = mask & (tl.program_id(1) == 0)
+        tl.store(lifted_ptr + rows[:, None] * hidden + h, (x.to(tl.float32) * LIFT).to(x.dtype), first)
     return tl.dot(x, weight.T)
 
 
@@ -140,7 +145,7 @@ def _chosen_by_all(
 
 @triton.jit(do_not_specialize=["num_tokens", "num_tiles"])
 def _router_kernel(
-    x_ptr, weight_ptr, bias_ptr, valid_ptr, map_ptr, weights_ptr, ids_ptr, tiles_ptr, pairs_ptr,
+    x_ptr, weight_ptr, bias_ptr, valid_ptr, map_ptr, weights_ptr, ids_ptr, tiles_ptr, pairs_ptr, lifted_ptr,
     partial_ptr, chosen_by_ptr, counter_ptr, num_tokens, num_tiles,
     num_experts: tl.constexpr, hidden: tl.constexpr, top_k: tl.constexpr, tile: tl.constexpr,
     block: tl.constexpr, width: tl.constexpr, max_rows: tl.constexpr, max_num_tiles: tl.constexpr,
@@ -153,7 +158,9 @@ def _router_kernel(
     row = tl.program_id(2)
     rows = row * ROW + tl.arange(0, ROW)
     columns = tl.program_id(1) * _COLUMNS + tl.arange(0, _COLUMNS)
-    partial = _partial_logits(x_ptr, weight_ptr, rows, columns, num_tokens, num_experts, hidden, block, dependent)
+    partial = _partial_logits(
+        x_ptr, weight_ptr, lifted_ptr, rows, columns, num_tokens, num_experts, hidden, block, dependent
+    )
     at = (tl.program_id(0) * num_tokens + rows[:, None]) * width + columns[None, :]
     tl.store(partial_ptr + at, partial, mask=(rows < num_tokens)[:, None])
     if _arrives_last(counter_ptr + 1 + row, splits * tl.num_programs(1)):
@@ -195,11 +202,13 @@ def route(
     valid: torch.Tensor | None,
     tile: int,
     expert_map: torch.Tensor | None = None,
+    lifted: torch.Tensor | None = None,
 ) -> Routing:
     """Routing of the tokens `x` bf16 [M, H] by `weight` bf16 [E, H] and `bias` bf16 [E], in one launch.
 
     Row m is padding, of no expert, where `valid` int64 [>= M] is negative. `expert_map` int32 [E] gives an expert's
-    local id, -1 where another rank holds it. Contiguous all. Groups are tiles of at most `tile` pairs.
+    local id, -1 where another rank holds it. Contiguous all. Groups are tiles of at most `tile` pairs. `lifted` bf16
+    [M, H] is given `x` times LIFT, for experts that take it so (expert_product.py).
 
     The first call on a device must be outside of a graph capture: it makes scratch memory. All launches on a device
     share that memory, so they must follow one another, on one stream or through events.
@@ -226,7 +235,7 @@ def route(
         num_warps, registers = (8, 80) if max_rows < MAX_TOKENS else (16, 64)
     dependent = launches_dependently(x.device)
     _router_kernel[grid](
-        x, weight, bias, valid, expert_map, *routing, *_scratch(x.device), num_tokens, num_tiles,
+        x, weight, bias, valid, expert_map, *routing, lifted, *_scratch(x.device), num_tokens, num_tiles,
         num_experts, hidden, top_k, tile, block, width, max_rows,
         triton.next_power_of_2(max_tiles(max_rows, top_k, num_experts, tile)), dependent,
         num_warps=num_warps, maxnreg=registers, launch_pdl=dependent,

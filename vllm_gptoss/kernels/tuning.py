@@ -5,16 +5,20 @@ from typing import NamedTuple
 
 class ExpertConfig(NamedTuple):
     rows: int
-    """Weight rows of a program: 64, 128 or 256, and at least 16 a warp."""
+    """Weight rows of a program: 64, 128 or 256, and at least 16 for each warp along them."""
     tokens: int
     """Tokens of a tile: 8 to 128."""
     stages: int
-    """Steps in the ring."""
+    """Bursts in the ring."""
     shares: int = 1
     """Programs that split the columns of a row."""
     warps: int = 4
     warpgroup: bool = False
     """Hopper's products of four warps together, which leave the tokens in shared memory."""
+    burst: int = 1
+    """Steps of columns that arrive, and are waited for, together."""
+    column_warps: int = 1
+    """Warps that split the columns of a step, where the others split its rows; not with a warpgroup."""
     registers: int | None = None
     """The most that a thread may have, so that more programs run at once; None for as many as the compiler likes."""
 
@@ -40,9 +44,11 @@ def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig
     """Few experts in use need long rings, and one token many programs; many want few reads of the tokens."""
     tokens = tile_tokens(num_pairs, num_experts)
     if num_pairs <= 4:
-        return ExpertConfig(64, tokens, stages=9)
+        return ExpertConfig(64, tokens, stages=5, burst=2)
     if num_pairs <= 8:
-        return ExpertConfig(128, tokens, stages=6)
+        return ExpertConfig(128, tokens, stages=3, burst=2)
+    if tokens == 8 and num_pairs <= 32:
+        return ExpertConfig(64, tokens, stages=3, burst=2)
     if tokens >= 64 and hopper:
         # Four programs of four warps at once, and no register to spare: down would spill.
         return ExpertConfig(128, tokens, stages=2, warpgroup=True, registers=128)
@@ -54,15 +60,19 @@ def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     if num_pairs <= 4:
         return ExpertConfig(64, tokens, stages=4, shares=4)
     if num_pairs <= 8:
-        return ExpertConfig(128, tokens, stages=6, shares=2)
-    return _many_pairs(tokens, hopper, shares=2 if num_pairs <= 64 else 1)
+        return ExpertConfig(128, tokens, stages=3, shares=2, burst=2)
+    if tokens == 8:
+        return ExpertConfig(64, tokens, stages=3, burst=2)
+    return _many_pairs(tokens, hopper)
 
 
-def _many_pairs(tokens: int, hopper: bool, shares: int = 1) -> ExpertConfig:
+def _many_pairs(tokens: int, hopper: bool) -> ExpertConfig:
+    if tokens <= 16:
+        return ExpertConfig(128, tokens, stages=2, burst=2, warpgroup=hopper and tokens == 16)
     # Wide tiles are for more warps: each of four would hold twice the accumulator.
     if tokens >= 64:
-        return ExpertConfig(128, tokens, 3, shares, warps=8, warpgroup=hopper)
-    return ExpertConfig(128, tokens, 4, shares, warpgroup=hopper and tokens > 8)
+        return ExpertConfig(128, tokens, stages=3, warps=8, warpgroup=hopper)
+    return ExpertConfig(128, tokens, stages=4, warpgroup=hopper)
 
 
 def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
