@@ -115,7 +115,7 @@ class _Step:
 
         args, eps = self.args, self.args.rms_eps
         normed, residual = ops.decode_rmsnorm(self.x, layer.norms[0], eps, self.residual)
-        heads = _linear(normed, *layer.qkv).view(self.batch, -1, args.head_dim)
+        heads = ops.dense(normed, *layer.qkv).view(self.batch, -1, args.head_dim)
         q, keys, values = heads.split([args.num_heads, args.num_kv_heads, args.num_kv_heads], dim=1)
         out = q.new_empty(self.batch, args.num_heads, args.head_dim)
         new: NewTokens = ops.NewTokens(keys, values, *self.angles, self.slots)
@@ -124,19 +124,11 @@ class _Step:
         ops.decode_attention(
             q, *caches, self.table, self.lengths, layer.sinks, scale, layer.window, out, MAX_SEQ_LEN, new
         )
-        x = _linear(out.view(self.batch, -1), *layer.output)
+        x = ops.dense(out.view(self.batch, -1), *layer.output)
         x, _ = ops.decode_rmsnorm(x, layer.norms[1], eps, residual)
         ops.routed_experts(
             x, *layer.router, layer.experts, args.experts_per_token, args.swiglu_alpha, args.swiglu_limit, self.slots
         )
-
-
-def _linear(x: "torch.Tensor", weight: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
-    import torch.nn.functional as F
-
-    from vllm_gptoss import ops
-
-    return ops.dense(x, weight, bias) if len(x) <= ops.MAX_DENSE_TOKENS else F.linear(x, weight, bias)
 
 
 def _moved(args: ModelArgs, batch: int, context: int) -> float:

@@ -6,6 +6,7 @@ Each calls its specification in `kernels/<op>.py`, whose docstrings hold the mat
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from vllm_gptoss.kernels.capability import HOPPER, capability
 from vllm_gptoss.kernels.choice import Choice, choose
@@ -13,6 +14,8 @@ from vllm_gptoss.kernels.decode_attention import NewTokens
 from vllm_gptoss.kernels.decode_attention import decode_attention as decode_attention_kernel
 from vllm_gptoss.kernels.dense import MAX_TOKENS as MAX_DENSE_TOKENS
 from vllm_gptoss.kernels.dense import dense as dense_kernel
+from vllm_gptoss.kernels.dense_wide import MAX_TOKENS as MAX_WIDE_DENSE_TOKENS
+from vllm_gptoss.kernels.dense_wide import dense_wide
 from vllm_gptoss.kernels.down import down
 from vllm_gptoss.kernels.expert_product import is_lifted, lifted
 from vllm_gptoss.kernels.experts import dense_experts_ref, mxfp4_experts_ref
@@ -31,6 +34,7 @@ from vllm_gptoss.kernels.tuning import (
     pick_dense,
     pick_down,
     pick_gate_up,
+    pick_wide_dense,
     tile_tokens,
 )
 
@@ -38,6 +42,7 @@ __all__ = [
     "LARGEST_SCALE",
     "MAX_DENSE_TOKENS",
     "MAX_ROUTED_TOKENS",
+    "MAX_WIDE_DENSE_TOKENS",
     "NewTokens",
     "swizzle_blocks",
     "swizzle_scales",
@@ -63,11 +68,15 @@ def decode_rmsnorm(
 
 
 def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """`x @ weight.T + bias`: bf16 [M, N] on a GPU, in one launch.
+    """`x @ weight.T + bias` [M, N] in bf16 on a GPU, of `x` [M, K] and `weight` [N, K].
 
-    `x` [M, K] has MAX_DENSE_TOKENS rows at most; `weight` [N, K].
+    One launch of this package's for the few tokens of a decode step, cuBLAS for more.
     """
-    return dense_kernel(x, weight, bias, pick_dense(len(x), *weight.shape))
+    if len(x) <= MAX_DENSE_TOKENS:
+        return dense_kernel(x, weight, bias, pick_dense(len(x), *weight.shape))
+    if len(x) <= MAX_WIDE_DENSE_TOKENS and capability(x.device) == HOPPER:
+        return dense_wide(x, weight, bias, pick_wide_dense(*weight.shape))
+    return F.linear(x, weight, bias)
 
 
 def yarn_inv_freq(

@@ -25,6 +25,10 @@ SHARED_LIMITS = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}
 """KiB of shared memory that one program can have, by compute capability: CUDA programming guide, table 27."""
 
 
+HOPPER_ALONE = (90,)
+"""For what a warpgroup multiplies."""
+
+
 class Launch(NamedTuple):
     run: Callable[[], object]
     capabilities: tuple[int, ...] = tuple(SHARED_LIMITS)
@@ -45,6 +49,7 @@ def route(num_tokens: int, num_experts: int, is_mapped: bool = False) -> object:
         valid=meta(num_tokens, dtype=torch.int64),
         tile=8,
         expert_map=meta(num_experts, dtype=torch.int32) if is_mapped else None,
+        lifted=meta(num_tokens, 2880),
     )
 
 
@@ -99,6 +104,13 @@ def dense(num_tokens: int, rows: int, columns: int, has_bias: bool = True) -> ob
     return dense.dense(meta(num_tokens, columns), meta(rows, columns), meta(rows) if has_bias else None, config)
 
 
+def dense_wide(rows: int, columns: int) -> object:
+    from vllm_gptoss.kernels import dense_wide, tuning
+
+    x, weight, bias = meta(64, columns), meta(rows, columns), meta(rows)
+    return dense_wide.dense_wide(x, weight, bias, tuning.pick_wide_dense(rows, columns))
+
+
 def rmsnorm(num_tokens: int, has_residual: bool) -> object:
     from vllm_gptoss.kernels import rmsnorm
 
@@ -126,10 +138,14 @@ LAUNCHES = {
     "choice 20b": Launch(lambda: choose(1000, 32)),
     "choice 120b": Launch(lambda: choose(1000, 128)),
     "gate_up 20b, 1 token": Launch(lambda: experts("gate_up", 1, 32)),
+    "gate_up 20b, 2 tokens": Launch(lambda: experts("gate_up", 2, 32)),
+    "gate_up 20b, 8 tokens": Launch(lambda: experts("gate_up", 8, 32)),
     "gate_up 20b, 64 tokens": Launch(lambda: experts("gate_up", 64, 32)),
     "gate_up 20b, 512 tokens": Launch(lambda: experts("gate_up", 512, 32)),
     "gate_up 120b, 16 tokens": Launch(lambda: experts("gate_up", 16, 128)),
     "down 20b, 1 token": Launch(lambda: experts("down", 1, 32)),
+    "down 20b, 2 tokens": Launch(lambda: experts("down", 2, 32)),
+    "down 20b, 8 tokens": Launch(lambda: experts("down", 8, 32)),
     "down 20b, 64 tokens": Launch(lambda: experts("down", 64, 32)),
     "down 20b, 512 tokens": Launch(lambda: experts("down", 512, 32)),
     "down 120b, 16 tokens": Launch(lambda: experts("down", 16, 128)),
@@ -142,11 +158,12 @@ LAUNCHES = {
     "decode_attention, window, many": Launch(lambda: decode_attention(64, 128)),
     "qkv, 1 token": Launch(lambda: dense(1, 5120, 2880)),
     "qkv, 16 tokens": Launch(lambda: dense(16, 5120, 2880)),
-    "qkv, 32 tokens": Launch(lambda: dense(32, 5120, 2880)),
+    "qkv, 64 tokens": Launch(lambda: dense_wide(5120, 2880), HOPPER_ALONE),
     "qkv without a bias": Launch(lambda: dense(1, 5120, 2880, has_bias=False)),
-    "qkv of two ranks, 32 tokens": Launch(lambda: dense(32, 2560, 2880)),
+    "qkv of two ranks, 16 tokens": Launch(lambda: dense(16, 2560, 2880)),
     "output projection, 1 token": Launch(lambda: dense(1, 2880, 4096)),
-    "output projection, 32 tokens": Launch(lambda: dense(32, 2880, 4096)),
+    "output projection, 16 tokens": Launch(lambda: dense(16, 2880, 4096)),
+    "output projection, 64 tokens": Launch(lambda: dense_wide(2880, 4096), HOPPER_ALONE),
     "output projection of eight ranks": Launch(lambda: dense(8, 2880, 512)),
     "rotated and written": Launch(lambda: kv_write(1000)),
     "rmsnorm": Launch(lambda: rmsnorm(1, has_residual=False)),

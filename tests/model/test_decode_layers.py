@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from vllm.config import VllmConfig, set_current_vllm_config
 
 from vllm_gptoss import ops
+from vllm_gptoss.kernels.capability import HOPPER
 from vllm_gptoss.model.config import ModelArgs
 from vllm_gptoss.model.decode_layers import DecodeLinearMethod, DecodeRMSNorm, WholeEmbeddingMethod
 from vllm_gptoss.model.rotary import HeldAngles
@@ -37,16 +38,22 @@ def compiled(function, *inputs):
     return torch.compile(function, backend="aot_eager", fullgraph=True)(*inputs)
 
 
-@pytest.mark.parametrize("tokens", [2, ops.MAX_DENSE_TOKENS, ops.MAX_DENSE_TOKENS + 1])
+MAX, WIDE = ops.MAX_DENSE_TOKENS, ops.MAX_WIDE_DENSE_TOKENS
+
+
+@pytest.mark.parametrize("tokens", [2, MAX, MAX + 1, WIDE, WIDE + 1])
 def test_linear(tokens, device, monkeypatch):
-    dense, seen = ops.dense, []
-    monkeypatch.setattr(ops, "dense", lambda x, *args: seen.append(len(x)) or dense(x, *args))
+    seen = []
+    for name in ("dense_kernel", "dense_wide"):
+        kernel = getattr(ops, name)
+        monkeypatch.setattr(ops, name, lambda *args, name=name, kernel=kernel: seen.append(name) or kernel(*args))
+    monkeypatch.setattr(ops, "capability", lambda device: HOPPER)
     layer = SimpleNamespace(weight=rows(ROWS, HIDDEN, device, 1))
     method, x = DecodeLinearMethod(), rows(tokens, HIDDEN, device)
     for bias in (None, rows(1, ROWS, device, 2)[0]):
         found = compiled(lambda x, bias=bias: method.apply(layer, x, bias), x)
         torch.testing.assert_close(found, F.linear(x, layer.weight, bias), rtol=BF16, atol=0.1)
-    assert seen == [tokens] * 2 * (tokens <= ops.MAX_DENSE_TOKENS)
+    assert seen == 2 * (["dense_kernel"] if tokens <= MAX else ["dense_wide"] if tokens <= WIDE else [])
 
 
 def test_embedding(device):

@@ -3,9 +3,12 @@
     y[m, n] = sum_k x[m, k] * weight[n, k] + bias[n]
 
 One launch. A program multiplies a tile of weight rows, the A operand of the tensor cores, by all tokens. Its warps
-split the columns and sum up last, in one order, so that every run gives the same bits. Weights and tokens arrive
-through rings in shared memory that stay stages - 1 steps ahead; the ring of weights fills while the launch before still
-runs (dependent_launch.py).
+split the columns, a step of them after the other, and sum up last, in one order, so that every run gives the same bits.
+
+Weights arrive through a ring in shared memory, of which most programs need no second turn: it fills while the launch
+before still runs (dependent_launch.py), and behind the wait there is little left to do. Tokens come from memory to the
+registers that multiply them. For that a lane takes 8 columns in a row of both operands: which column a tensor core
+calls which is free, as long as weights and tokens agree.
 
 Rounding: products and bias add up in fp32, and round to bf16 once.
 
@@ -18,11 +21,11 @@ import triton
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.gluon import async_copy, constexpr_function, gl, jit, mma_v2
+from vllm_gptoss.kernels.gluon import async_copy, barrier, constexpr_function, gl, jit, mma_v2
 from vllm_gptoss.kernels.tuning import DenseConfig
 
-MAX_TOKENS = 32
-"""The widest tile; for more tokens cuBLAS is faster."""
+MAX_TOKENS = 16
+"""The widest tile: of more tokens the registers do not hold enough."""
 
 PART = tl.constexpr(64)
 """Columns that a warp multiplies in a step."""
@@ -35,39 +38,47 @@ def _product_layout(config):
 
 
 @constexpr_function
+def _operand_layout(config, index):
+    """Of a step's weights [warps, rows, 64] and tokens [warps, 64, tokens]: 8 columns a lane."""
+    product = gl.NVMMADistributedLayout([2, 0], [config.warps, 1, 1], [1, 16, 8])
+    return gl.DotOperandLayout(index, product, 8)
+
+
+@constexpr_function
 def _copy_layout(config):
-    """Of a step's weights [warps, rows, 64] and tokens [warps, tokens, 64]: 16 bytes a lane."""
+    """Of a step's weights [warps, rows, 64]: 16 bytes a lane."""
     return gl.BlockedLayout([1, 1, 8], [1, 4, 8], [config.warps, 1, 1], [2, 1, 0])
 
 
 @jit
-def _column(step, config: tl.constexpr):
-    """[warps, 1, 64]: those of a step, 64 to a warp."""
+def _copy(step: tl.constexpr, ring, pointer, row_inside, columns: tl.constexpr, config: tl.constexpr):
+    """Start the copies of one step's weights."""
     copies: tl.constexpr = _copy_layout(config)
-    warp = gl.arange(0, config.warps, layout=gl.SliceLayout(1, gl.SliceLayout(2, copies)))
-    lane = gl.arange(0, PART, layout=gl.SliceLayout(0, gl.SliceLayout(1, copies)))
-    return ((step * config.warps + warp) * PART)[:, None, None] + lane[None, None, :]
+    warp = gl.arange(0, config.warps, layout=gl.SliceLayout(1, gl.SliceLayout(2, copies)))[:, None, None]
+    lane = gl.arange(0, PART, layout=gl.SliceLayout(0, gl.SliceLayout(1, copies)))[None, None, :]
+    column = (step * config.warps + warp) * PART + lane
+    slot = ring.index(step % (config.stages * config.burst))
+    if (step + 1) * config.warps * PART <= columns:
+        async_copy.async_copy_global_to_shared(slot, pointer + column, mask=row_inside)
+    else:
+        # What is past the last column is zero.
+        async_copy.async_copy_global_to_shared(slot, pointer + column, mask=row_inside & (column < columns))
 
 
 @jit
-def _copy(step, ring, pointer, line_inside, columns: tl.constexpr, config: tl.constexpr):
-    """Start the copies of one step, of weights or of tokens; past the last one they bring nothing."""
-    column = _column(step, config)
-    slot = ring.index(step % config.stages)
-    async_copy.async_copy_global_to_shared(slot, pointer + column, mask=line_inside & (column < columns))
-
-
-@jit
-def _bring_first_tokens(ring, pointer, token_inside, columns: tl.constexpr, config: tl.constexpr):
-    """Of the steps whose weights are on their way. As copies they would be counted behind all of these weights, and
-    the first product would wait for the last of them.
-    """
-    values = ()
-    for step in gl.static_range(config.stages - 1):
-        column = _column(step, config)
-        values += (gl.load(pointer + column, mask=token_inside & (column < columns), other=0),)
-    for step in gl.static_range(config.stages - 1):
-        ring.index(step).store(values[step])
+def _tokens(step: tl.constexpr, x, num_tokens, columns: tl.constexpr, config: tl.constexpr):
+    """[warps, 64, tokens]; past the last token anything."""
+    layout: tl.constexpr = _operand_layout(config, 1)
+    warp = gl.arange(0, config.warps, layout=gl.SliceLayout(1, gl.SliceLayout(2, layout)))[:, None, None]
+    lane = gl.arange(0, PART, layout=gl.SliceLayout(0, gl.SliceLayout(2, layout)))[None, :, None]
+    m = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, gl.SliceLayout(1, layout)))[None, None, :]
+    column = (step * config.warps + warp) * PART + lane
+    pointer = x + m * columns + column
+    if (step + 1) * config.warps * PART <= columns:
+        value = gl.load(pointer, mask=m < num_tokens)
+    else:
+        value = gl.load(pointer, mask=(m < num_tokens) & (column < columns), other=0)
+    return value
 
 
 @jit(do_not_specialize=["num_tokens"])
@@ -78,18 +89,20 @@ def _dense_kernel(
     """Grid: row tiles."""
     copies: tl.constexpr = _copy_layout(config)
     product: tl.constexpr = _product_layout(config)
-    swizzled: tl.constexpr = gl.SwizzledSharedLayout(8, 1, 8, [2, 1, 0])
+    burst: tl.constexpr = config.burst
+    slots: tl.constexpr = config.stages * burst
     steps: tl.constexpr = (columns + PART * config.warps - 1) // (PART * config.warps)
-    weight_ring = gl.allocate_shared_memory(gl.bfloat16, [config.stages, config.warps, config.rows, PART], swizzled)
-    token_ring = gl.allocate_shared_memory(gl.bfloat16, [config.stages, config.warps, config.tokens, PART], swizzled)
+    ring = gl.allocate_shared_memory(
+        gl.bfloat16, [slots, config.warps, config.rows, PART], gl.SwizzledSharedLayout(32, 1, 2, [2, 1, 0])
+    )
     row = gl.program_id(0) * config.rows
     r = row + gl.arange(0, config.rows, layout=gl.SliceLayout(0, gl.SliceLayout(2, copies)))[None, :, None]
-    weight_ptr = weight + r.to(gl.int64) * columns
-    m = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, gl.SliceLayout(2, copies)))[None, :, None]
-    token_ptr = x + m * columns
-    for step in gl.static_range(config.stages - 1):
-        _copy(step, weight_ring, weight_ptr, r < rows, columns, config)
-        async_copy.commit_group()
+    pointer = weight + r.to(gl.int64) * columns
+    for step in gl.static_range(slots):
+        if step < steps:
+            _copy(step, ring, pointer, r < rows, columns, config)
+        if (step + 1) % burst == 0:
+            async_copy.commit_group()
     out: tl.constexpr = gl.SliceLayout(0, product)
     out_row = row + gl.arange(0, config.rows, layout=gl.SliceLayout(1, out))
     if bias is None:
@@ -101,23 +114,33 @@ def _dense_kernel(
     if dependent:
         wait_for_predecessor()
         let_successor_start()
-    _bring_first_tokens(token_ring, token_ptr, m < num_tokens, columns, config)
+    ahead: tl.constexpr = config.ahead
+    tokens = ()
+    for step in gl.static_range(steps):
+        if step < ahead:
+            tokens += (_tokens(step, x, num_tokens, columns, config),)
+    # A product waits for the one before it in its sum: of few tokens several sums take turns.
     tile: tl.constexpr = (config.warps, config.rows, config.tokens)
-    acc = gl.zeros(tile, gl.float32, layout=product)
-    for step in range(steps):
-        async_copy.wait_group(config.stages - 2)
-        # The slot of the step before is free, as every warp has come here.
-        later = step + config.stages - 1
-        _copy(later, weight_ring, weight_ptr, r < rows, columns, config)
-        _copy(later, token_ring, token_ptr, m < num_tokens, columns, config)
+    sums = (gl.zeros(tile, gl.float32, layout=product),) * (32 // config.tokens)
+    for begin in gl.static_range(0, steps, burst):
+        async_copy.wait_group(config.stages - 1)
+        for step in gl.static_range(begin, begin + burst):
+            if step + ahead < steps:
+                tokens += (_tokens(step + ahead, x, num_tokens, columns, config),)
+            if step < steps:
+                a = ring.index(step % slots).load(_operand_layout(config, 0))
+                sums = sums[1:] + (mma_v2(a, tokens[step], sums[0]),)  # noqa: RUF005  Triton takes no stars
+        if begin + slots < steps:
+            # Every warp has read what makes room now.
+            barrier()
+        for step in gl.static_range(begin + slots, begin + slots + burst):
+            if step < steps:
+                _copy(step, ring, pointer, r < rows, columns, config)
         async_copy.commit_group()
-        slot = step % config.stages
-        a = weight_ring.index(slot).load(gl.DotOperandLayout(0, product, 2))
-        b = token_ring.index(slot).permute((0, 2, 1)).load(gl.DotOperandLayout(1, product, 2))
-        acc = mma_v2(a, b, acc)
-    # Copies past the last step write zeros into memory that is used anew.
-    async_copy.wait_group(0)
-    total = gl.sum(acc, 0) + offset[:, None]
+    total = sums[0]
+    for i in gl.static_range(1, 32 // config.tokens):
+        total += sums[i]
+    total = gl.sum(total, 0) + offset[:, None]
     out_token = gl.arange(0, config.tokens, layout=gl.SliceLayout(0, out))
     inside = (out_row < rows)[:, None] & (out_token < num_tokens)[None, :]
     gl.store(y + out_token[None, :] * rows + out_row[:, None], total.to(gl.bfloat16), mask=inside)
@@ -129,21 +152,22 @@ def dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, conf
     `bias` and `weight` are constant: they are read while the launch before may still write.
 
     Raises: ValueError for other tensors, a K that is no multiple of 8, more tokens than MAX_TOKENS or the configuration
-    has, and a ring of one step.
+    has.
     """
+    check_dense(x, weight, bias, min(config.tokens, MAX_TOKENS))
     (num_tokens, columns), rows = x.shape, len(weight)
-    _check(x, weight, bias, config)
     y = torch.empty(num_tokens, rows, dtype=x.dtype, device=x.device)
     if num_tokens > 0:
         dependent = launches_dependently(x.device)
         _dense_kernel[(triton.cdiv(rows, config.rows),)](
             x, weight, bias, y, num_tokens, rows, columns, config, dependent,
-            num_warps=config.warps, launch_pdl=dependent,
+            num_warps=config.warps, maxnreg=config.registers, launch_pdl=dependent,
         )  # fmt: skip
     return y
 
 
-def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, config: DenseConfig) -> None:
+def check_dense(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, max_tokens: int) -> None:
+    """Raises: ValueError for what a dense layer does not take."""
     (num_tokens, columns), rows = x.shape, len(weight)
     for tensor, shape in ((x, x.shape), (weight, (rows, columns)), (bias, (rows,))):
         if tensor is not None and (tensor.dtype != torch.bfloat16 or not tensor.is_contiguous()):
@@ -152,10 +176,8 @@ def _check(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, con
             raise ValueError(f"a tensor {list(tensor.shape)} instead of {list(shape)} beside tokens {list(x.shape)}")
     if columns % 8:
         raise ValueError(f"a dense layer takes a multiple of 8 columns, not {columns}")
-    if config.stages < 2:
-        raise ValueError(f"a ring of {config.stages} has no step to multiply while another arrives: take 2 or more")
-    if num_tokens > min(config.tokens, MAX_TOKENS):
-        raise ValueError(f"{num_tokens} tokens are more than a tile of {config.tokens}, or than {MAX_TOKENS}")
+    if num_tokens > max_tokens:
+        raise ValueError(f"{num_tokens} tokens are more than a tile of {max_tokens}")
 
 
 def dense_ref(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -27,11 +27,26 @@ class DenseConfig(NamedTuple):
     rows: int
     """Weight rows of a program: a multiple of 16."""
     tokens: int
-    """Of its tile, which has room for all: 8, 16 or 32."""
+    """Of its tile, which has room for all: 8 or 16."""
     stages: int
-    """Steps in the ring, of 64 columns a warp."""
+    """Bursts in the ring."""
+    burst: int = 1
+    """Steps that are waited for together, of 64 columns a warp."""
     warps: int = 4
     """Which split the columns."""
+    ahead: int = 64
+    """Steps whose tokens are on their way or in registers."""
+    registers: int | None = None
+    """The most that a thread may have; None for as many as the compiler likes."""
+
+
+class WideDenseConfig(NamedTuple):
+    rows: int
+    """Weight rows of a program: 32 or 64."""
+    stages: int
+    """Steps in the ring, of 128 columns."""
+    warps: int = 4
+    """4 or 8."""
 
 
 def tile_tokens(num_pairs: int, num_experts: int) -> int:
@@ -78,10 +93,16 @@ def _many_pairs(tokens: int, hopper: bool) -> ExpertConfig:
 def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
     """Of weights [rows, columns]: programs that all run at once on an H200, with as long rings as there is room for."""
     tokens = max(8, 1 << (num_tokens - 1).bit_length())
-    tile_rows, processors = 16, 132
+    tile_rows, warps, burst, processors = 16, 4, 2, 132
     at_once = -(-rows // (tile_rows * processors))
-    warps = 2 if at_once > 2 else 4
     # Ada and consumer Blackwell let a program have 99 KiB.
-    stages = min(98 << 10, (225 << 10) // at_once) // (128 * warps * (tile_rows + tokens))
-    # A small matrix has fewer steps, and a ring at least two.
-    return DenseConfig(tile_rows, tokens, min(stages, max(2, columns // (64 * warps))), warps)
+    slots = min(98 << 10, (225 << 10) // at_once) // (128 * warps * tile_rows)
+    steps = -(-columns // (64 * warps))
+    stages = max(1, min(slots, steps) // burst)
+    registers = min(255, (1 << 16) // (at_once * 32 * warps)) // 8 * 8
+    return DenseConfig(tile_rows, tokens, stages, burst, warps, 64 if tokens == 8 else 4, max(128, registers))
+
+
+def pick_wide_dense(rows: int, columns: int) -> WideDenseConfig:
+    """Of weights [rows, columns]: as few reads of the tokens as leave most of an H200 something to do."""
+    return WideDenseConfig(64 if rows >= 64 * 66 else 32, stages=5)

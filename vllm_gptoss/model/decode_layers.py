@@ -12,7 +12,7 @@ from vllm_gptoss.model.operations import register_operations
 
 
 class DecodeLinearMethod(UnquantizedLinearMethod):
-    """A dense layer in bf16: `ops.dense` for the few tokens that it takes, cuBLAS for more."""
+    """A dense layer in bf16 by `ops.dense`, which chooses by the number of tokens."""
 
     def __init__(self) -> None:
         super().__init__()

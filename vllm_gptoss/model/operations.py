@@ -39,7 +39,7 @@ def _embedding_shape(ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return ops.dense(x, weight, bias) if len(x) <= ops.MAX_DENSE_TOKENS else F.linear(x, weight, bias)
+    return ops.dense(x, weight, bias)
 
 
 def _linear_shape(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
