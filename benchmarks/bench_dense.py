@@ -11,24 +11,28 @@ from itertools import product as combinations
 from typing import TYPE_CHECKING
 
 from benchmarks import report, timing
-from vllm_gptoss.kernels.tuning import DenseConfig, pick_dense
+from vllm_gptoss.kernels.tuning import DenseConfig, WideDenseConfig, pick_dense, pick_wide_dense
 
 if TYPE_CHECKING:
     import torch
 
 SHAPES = {"qkv": (5120, 2880), "o_proj": (2880, 4096)}
 """Rows and columns of the weights, in both models. Ranks split the rows of the first, and the columns of the second."""
-BATCHES = (1, 2, 4, 8, 16, 32)
+BATCHES = (1, 2, 4, 8, 16, 24, 32, 64)
 ROTATED_BYTES = 128 << 20
 """Twice an L2 cache of 50 to 60 MB, the largest on Hopper."""
 
 ERROR_LIMIT = 3e-3
 """Relative, in norm. One rounding to bf16 is 1.7e-3."""
 
-SWEPT = {"rows": (16, 32, 64), "stages": (2, 3, 4, 6, 8, 12), "warps": (2, 4, 8)}
+SWEPT = {"rows": (16, 32, 64), "stages": (1, 2, 3, 4, 6, 8), "burst": (1, 2, 4), "warps": (2, 4, 8), "ahead": (4, 64)}
+SWEPT_WIDE = {"rows": (32, 64), "stages": (3, 4, 5, 6), "warps": (4, 8)}
+SHARED_BYTES = 227 << 10
+"""Of Hopper's, for one program at most."""
 LEAST_ON_THE_WAY = 32 << 10
 """Bytes for each processor: what the bus brings while one of them is awaited. With less it can't be busy."""
 
+Config = DenseConfig | WideDenseConfig
 Inputs = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 """x [M, K], weight [N, K] and bias [N]."""
 
@@ -49,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         rows, columns = (rows // ranks, columns) if shape == "qkv" else (rows, columns // ranks)
         name = f"{shape}{f' of {ranks} ranks' if ranks > 1 else ''} M={batch}"
         inputs = _inputs(batch, rows, columns)
-        picked = pick_dense(batch, rows, columns)
+        picked = pick(batch, rows, columns)
         moved = sum(tensor.nbytes for tensor in inputs[0]) + 2 * batch * rows
         if options.sweep:
             _sweep(name, inputs, picked, moved, options.rounds)
@@ -71,10 +75,19 @@ def _inputs(batch: int, rows: int, columns: int) -> list[Inputs]:
     return [(normal(batch, columns), normal(rows, columns) / columns**0.5, normal(rows)) for _ in range(count)]
 
 
-def _ours(inputs: Sequence[Inputs], config: DenseConfig) -> list[Callable[[], "torch.Tensor"]]:
-    from vllm_gptoss.kernels.dense import dense
+def pick(tokens: int, rows: int, columns: int) -> Config:
+    """What the model runs on Hopper with that many tokens."""
+    from vllm_gptoss.ops import MAX_DENSE_TOKENS
 
-    return [lambda values=values: dense(*values, config) for values in inputs]
+    return pick_dense(tokens, rows, columns) if tokens <= MAX_DENSE_TOKENS else pick_wide_dense(rows, columns)
+
+
+def _ours(inputs: Sequence[Inputs], config: Config) -> list[Callable[[], "torch.Tensor"]]:
+    from vllm_gptoss.kernels.dense import dense
+    from vllm_gptoss.kernels.dense_wide import dense_wide
+
+    kernel = dense if isinstance(config, DenseConfig) else dense_wide
+    return [lambda values=values: kernel(*values, config) for values in inputs]
 
 
 def _stock(inputs: Sequence[Inputs]) -> list[Callable[[], "torch.Tensor"]]:
@@ -95,29 +108,35 @@ def _check(values: Inputs, variants: dict[object, Sequence[Callable[[], "torch.T
         assert error < ERROR_LIMIT, f"{name} is off by {error:.1e}"
 
 
-def configs(tokens: int, rows: int, columns: int) -> Iterable[DenseConfig]:
-    """Those of the swept that run at once, and keep the bus busy or at least half of the weights on the way."""
+def configs(picked: Config, rows: int, columns: int) -> Iterable[Config]:
+    """Those of the swept, of the kind that is `picked`, that fit a processor."""
+    if isinstance(picked, WideDenseConfig):
+        swept = (WideDenseConfig(*values) for values in combinations(*SWEPT_WIDE.values()))
+        return (c for c in swept if 256 * c.stages * (c.rows + 64) <= SHARED_BYTES)
+    swept = (
+        DenseConfig(tile_rows, picked.tokens, stages, burst, warps, ahead, picked.registers)
+        for tile_rows, stages, burst, warps, ahead in combinations(*SWEPT.values())
+    )
+    return (config for config in swept if _is_worth_it(config, rows, columns))
+
+
+def _is_worth_it(config: DenseConfig, rows: int, columns: int) -> bool:
+    """Whether all programs run at once, and keep the bus busy or all weights on the way."""
     import torch
 
-    from vllm_gptoss.kernels.dense import PART
-
     device = torch.cuda.get_device_properties(0)
-    for tile_rows, stages, warps in combinations(*SWEPT.values()):
-        config = DenseConfig(tile_rows, tokens, stages, warps)
-        step = 2 * PART.value * warps
-        # Triton adds a few bytes, and CUDA a KiB.
-        shared = step * (tile_rows + tokens) * stages + (2 << 10)
-        programs = -(-rows // tile_rows)
-        slots = device.shared_memory_per_multiprocessor // shared
-        on_the_way = (stages - 1) * step * tile_rows * programs / device.multi_processor_count
-        enough = min(LEAST_ON_THE_WAY, rows * columns / device.multi_processor_count)
-        if programs <= slots * device.multi_processor_count and on_the_way >= enough:
-            yield config
+    programs = -(-rows // config.rows)
+    ring = 128 * config.warps * config.rows * config.stages * config.burst
+    # CUDA adds a KiB.
+    slots = device.shared_memory_per_multiprocessor // (ring + (1 << 10))
+    on_the_way = min(ring, 2 * config.rows * columns) * programs / device.multi_processor_count
+    enough = min(LEAST_ON_THE_WAY, 2 * rows * columns / device.multi_processor_count)
+    return ring <= SHARED_BYTES and programs <= slots * device.multi_processor_count and on_the_way >= enough
 
 
-def _sweep(name: str, inputs: Sequence[Inputs], picked: DenseConfig, moved: int, rounds: int) -> None:
+def _sweep(name: str, inputs: Sequence[Inputs], picked: Config, moved: int, rounds: int) -> None:
     """Print the best launch parameters, and where those that tuning.py picks stand among all."""
-    swept = dict.fromkeys([picked, *configs(picked.tokens, *inputs[0][1].shape)])
+    swept = dict.fromkeys([picked, *configs(picked, *inputs[0][1].shape)])
     calls = {config: _ours(inputs, config) for config in swept}
     _check(inputs[0], calls)
     times = timing.time_graphs(calls, rounds)

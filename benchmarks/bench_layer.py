@@ -141,13 +141,12 @@ def _moved(args: ModelArgs, batch: int, context: int) -> float:
 
 
 @contextlib.contextmanager
-def _picked(operation: str, config: object, shape: tuple[int, int] | None) -> Iterator[None]:
-    """`config` in the place of what tuning.py picks for an operation; of dense layers for that of `shape`."""
+def _picked(name: str, config: object, shape: tuple[int, int] | None) -> Iterator[None]:
+    """`config` in the place of what `name` of tuning.py picks; of dense layers for that of `shape`."""
     from vllm_gptoss import ops
 
-    name = f"pick_{operation}" if shape is None else "pick_dense"
     pick = getattr(ops, name)
-    setattr(ops, name, lambda *asked: config if shape in (None, asked[1:]) else pick(*asked))
+    setattr(ops, name, lambda *asked: config if shape in (None, asked[-2:]) else pick(*asked))
     try:
         yield
     finally:
@@ -159,18 +158,19 @@ def _sweep(title: str, operation: str, step: _Step, rounds: int) -> None:
     from vllm_gptoss.kernels import tuning
 
     args, pairs = step.args, step.batch * step.args.experts_per_token
-    shape = None
+    name, shape = f"pick_{operation}", None
     if operation in ("qkv", "output"):
         shape = tuple(getattr(step.layers[0], operation)[0].shape)
-        picked = tuning.pick_dense(step.batch, *shape)
-        configs = bench_dense.configs(picked.tokens, *shape)
+        picked = bench_dense.pick(step.batch, *shape)
+        name = "pick_dense" if isinstance(picked, tuning.DenseConfig) else "pick_wide_dense"
+        configs = bench_dense.configs(picked, *shape)
     else:
-        picked = getattr(tuning, f"pick_{operation}")(pairs, args.num_experts, expert_products.is_hopper())
+        picked = getattr(tuning, name)(pairs, args.num_experts, expert_products.is_hopper())
         configs = expert_products.configs(pairs, args.num_experts, SWEEPS[operation])
         # Both products have the router's tiles.
         configs = [config for config in configs if config.tokens == tile_tokens(pairs, args.num_experts)]
     times = {}
     for config in dict.fromkeys([picked, *configs]):
-        with _picked(operation, config, shape):
+        with _picked(name, config, shape):
             times[config] = timing.time_graphs({"ours": step.calls()}, rounds)["ours"]
     print(report.ranked(title, times, picked), end="\n\n", flush=True)

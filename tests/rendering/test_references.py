@@ -209,10 +209,11 @@ def cyclic() -> dict:
     ],
 )
 def test_what_is_too_large_is_refused_at_once(schema):
-    begun = time.monotonic()
+    # Of this process alone: other programs may have the machine. Without the limits it is hours, or memory ends.
+    begun = time.process_time()
     with pytest.raises(SchemaError, match=f"more than {MAX_PARTS} schemas|longer than {MAX_TEXT} characters"):
         typescript(schema)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 10
 
 
 @pytest.mark.parametrize(
