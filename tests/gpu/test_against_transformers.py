@@ -116,8 +116,8 @@ def rows_not_interleaved(monkeypatch, llm):
 def weights_not_normalised(monkeypatch, llm):
     correct = ops.route
 
-    def wrong(*args):
-        routing = correct(*args)
+    def wrong(*args, **named):
+        routing = correct(*args, **named)
         return routing._replace(weights=routing.weights * 0.7)
 
     monkeypatch.setattr(ops, "route", wrong)
