@@ -11,7 +11,7 @@ from itertools import product as combinations
 from typing import TYPE_CHECKING
 
 from benchmarks import report, timing
-from vllm_gptoss.kernels.tuning import DenseConfig, WideDenseConfig, pick_dense, pick_wide_dense
+from vllm_gptoss.kernels.tuning import DenseConfig, WideDenseConfig, dense_registers, pick_dense, pick_wide_dense
 
 if TYPE_CHECKING:
     import torch
@@ -113,25 +113,25 @@ def configs(picked: Config, rows: int, columns: int) -> Iterable[Config]:
     if isinstance(picked, WideDenseConfig):
         swept = (WideDenseConfig(*values) for values in combinations(*SWEPT_WIDE.values()))
         return (c for c in swept if 256 * c.stages * (c.rows + 64) <= SHARED_BYTES)
-    swept = (
-        DenseConfig(tile_rows, picked.tokens, stages, burst, warps, ahead, picked.registers)
-        for tile_rows, stages, burst, warps, ahead in combinations(*SWEPT.values())
-    )
-    return (config for config in swept if _is_worth_it(config, rows, columns))
+    swept = (DenseConfig(r, picked.tokens, *values) for r, *values in combinations(*SWEPT.values()))
+    return filter(None, (_that_runs_at_once(config, rows, columns) for config in swept))
 
 
-def _is_worth_it(config: DenseConfig, rows: int, columns: int) -> bool:
-    """Whether all programs run at once, and keep the bus busy or all weights on the way."""
+def _that_runs_at_once(config: DenseConfig, rows: int, columns: int) -> DenseConfig | None:
+    """With the registers that this takes; None if its programs do not, or keep the bus idle with weights left."""
     import torch
 
     device = torch.cuda.get_device_properties(0)
     programs = -(-rows // config.rows)
+    at_once = -(-programs // device.multi_processor_count)
     ring = 128 * config.warps * config.rows * config.stages * config.burst
     # CUDA adds a KiB.
-    slots = device.shared_memory_per_multiprocessor // (ring + (1 << 10))
-    on_the_way = min(ring, 2 * config.rows * columns) * programs / device.multi_processor_count
-    enough = min(LEAST_ON_THE_WAY, 2 * rows * columns / device.multi_processor_count)
-    return ring <= SHARED_BYTES and programs <= slots * device.multi_processor_count and on_the_way >= enough
+    if ring > SHARED_BYTES or at_once * (ring + (1 << 10)) > device.shared_memory_per_multiprocessor:
+        return None
+    on_the_way = min(ring, 2 * config.rows * columns) * programs
+    if on_the_way < min(LEAST_ON_THE_WAY * device.multi_processor_count, 2 * rows * columns):
+        return None
+    return config._replace(registers=dense_registers(at_once, config.warps))
 
 
 def _sweep(name: str, inputs: Sequence[Inputs], picked: Config, moved: int, rounds: int) -> None:

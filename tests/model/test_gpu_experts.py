@@ -135,6 +135,12 @@ def test_wrong_scales_show(method, layer, monkeypatch):
         method.process_weights_after_loading(layer)
 
 
+def test_what_only_few_tokens_get_wrong_shows(method, layer, monkeypatch):
+    monkeypatch.setattr(ops, "lifted", lambda x, config: x)
+    with pytest.raises(RuntimeError, match="are off by"):
+        method.process_weights_after_loading(layer)
+
+
 def test_kernels_that_are_off_make_room_for_vllms(method, warnings):
     method.vllm_computes = True
     for error in (0.02, float("nan")):

@@ -99,8 +99,13 @@ def pick_dense(num_tokens: int, rows: int, columns: int) -> DenseConfig:
     slots = min(98 << 10, (225 << 10) // at_once) // (128 * warps * tile_rows)
     steps = -(-columns // (64 * warps))
     stages = max(1, min(slots, steps) // burst)
-    registers = min(255, (1 << 16) // (at_once * 32 * warps)) // 8 * 8
-    return DenseConfig(tile_rows, tokens, stages, burst, warps, 64 if tokens == 8 else 4, max(128, registers))
+    ahead = 64 if tokens == 8 else 4
+    return DenseConfig(tile_rows, tokens, stages, burst, warps, ahead, dense_registers(at_once, warps))
+
+
+def dense_registers(at_once: int, warps: int) -> int:
+    """For each thread of so many programs at once; fewer than 128 are not enough, then fewer run."""
+    return max(128, min(255, (1 << 16) // (at_once * 32 * warps)) // 8 * 8)
 
 
 def pick_wide_dense(rows: int, columns: int) -> WideDenseConfig:
