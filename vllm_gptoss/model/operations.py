@@ -68,6 +68,7 @@ def _add_rmsnorm_shape(
 
 
 def _hold_angles(cos: torch.Tensor, sin: torch.Tensor, held: torch.Tensor) -> None:
+    # Copies of memory, not kernels: no launch overlaps them, so attention may read what they wrote before it waits.
     held[0, : len(cos)] = cos
     held[1, : len(sin)] = sin
 
