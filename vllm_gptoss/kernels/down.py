@@ -4,7 +4,7 @@
 
 A program computes 64 to 256 rows of one tile of pairs over its share of the columns, into fp32 partial sums in memory;
 of the programs of the same rows the last to arrive adds the shares and slots of each token in their order, so that
-every run gives the same bits, and rounds once. Of many tokens a second launch does. At most 8 pairs: down_few.py.
+every run gives the same bits, and rounds once. Of many tokens a second launch does.
 
 Source: the gpt-oss model card, arXiv 2508.10925, section 2.2.
 """
@@ -15,8 +15,6 @@ import torch
 import triton.language as tl
 
 from vllm_gptoss.kernels.dependent_launch import launches_dependently, let_successor_start, wait_for_predecessor
-from vllm_gptoss.kernels.down_few import ROWS as FEW_ROWS
-from vllm_gptoss.kernels.down_few import down_few
 from vllm_gptoss.kernels.expert_product import expert_product, product_layout, source_layout
 from vllm_gptoss.kernels.gluon import barrier, gl, jit
 from vllm_gptoss.kernels.grouping import TILE_EXPERT, Routing
@@ -143,8 +141,6 @@ def down(
     The first call on a device must be outside of a graph capture: it makes counters. All launches on a device share
     them, so they must follow one another, on one stream or through events.
     """
-    if config.rows == FEW_ROWS.value:
-        return down_few(hidden, routing, blocks, scales, bias, config)
     (num_tokens, top_k), rows = routing.ids.shape, bias.shape[1]
     partial = torch.empty(config.shares, num_tokens * top_k, rows, dtype=torch.float32, device=hidden.device)
     y = torch.empty(num_tokens, rows, dtype=hidden.dtype, device=hidden.device)

@@ -34,7 +34,7 @@ PART = tl.constexpr(128)
 
 LIFT = tl.constexpr(2.0**96)
 """A bf16 holds what it makes of tokens up to 2 ** 31."""
-LOWER = tl.constexpr(2.0**30)
+_LOWER = tl.constexpr(2.0**30)
 """What remains of 2 ** 126 behind the lift."""
 
 _MOST_SCALED_LATE = tl.constexpr(16)
@@ -108,15 +108,15 @@ def source_layout(config):
 
 
 @jit
-def line(layout: tl.constexpr, at: tl.constexpr, count: tl.constexpr):
+def _line(layout: tl.constexpr, at: tl.constexpr, count: tl.constexpr):
     """0, 1, .. along dimension `at` of three, 1 long in the others."""
     if at == 0:
-        numbers = gl.arange(0, count, layout=gl.SliceLayout(1, gl.SliceLayout(2, layout)))[:, None, None]
+        line = gl.arange(0, count, layout=gl.SliceLayout(1, gl.SliceLayout(2, layout)))[:, None, None]
     elif at == 1:
-        numbers = gl.arange(0, count, layout=gl.SliceLayout(0, gl.SliceLayout(2, layout)))[None, :, None]
+        line = gl.arange(0, count, layout=gl.SliceLayout(0, gl.SliceLayout(2, layout)))[None, :, None]
     else:
-        numbers = gl.arange(0, count, layout=gl.SliceLayout(0, gl.SliceLayout(1, layout)))[None, None, :]
-    return numbers
+        line = gl.arange(0, count, layout=gl.SliceLayout(0, gl.SliceLayout(1, layout)))[None, None, :]
+    return line
 
 
 @jit
@@ -124,9 +124,9 @@ def _copy_weights(step, slot, rings, half_ptr, scale_ptr, columns: tl.constexpr,
     """Start the copies of one step."""
     layout: tl.constexpr = _halves_layout(config)
     copies: tl.constexpr = _scale_copy_layout(config)
-    half = (step * config.column_warps + line(layout, 0, config.column_warps)) * PART + line(layout, 2, PART)
-    part = step * config.column_warps + line(copies, 0, config.column_warps)
-    scale_ptr += (part * 2 + line(copies, 2, 2)) * 16
+    half = (step * config.column_warps + _line(layout, 0, config.column_warps)) * PART + _line(layout, 2, PART)
+    part = step * config.column_warps + _line(copies, 0, config.column_warps)
+    scale_ptr += (part * 2 + _line(copies, 2, 2)) * 16
     # A mask costs as much as a copy: only the last step has one. Scales of its first part are padded to 128 columns.
     if step < columns // (PART * config.column_warps):
         async_copy.async_copy_global_to_shared(rings[0].index(slot), half_ptr + half)
@@ -141,7 +141,7 @@ def _copy_weights(step, slot, rings, half_ptr, scale_ptr, columns: tl.constexpr,
 def _copy_tokens(step, slot, rings, token_ptr, token_inside, columns: tl.constexpr, config: tl.constexpr):
     """Start the copies of one step."""
     layout: tl.constexpr = _tokens_layout(config)
-    column = (step * config.column_warps + line(layout, 0, config.column_warps)) * PART + line(layout, 2, PART)
+    column = (step * config.column_warps + _line(layout, 0, config.column_warps)) * PART + _line(layout, 2, PART)
     token_ptr, inside = gl.broadcast(token_ptr + column, token_inside)
     ring = rings[2].index(slot)
     if config.warpgroup:
@@ -165,7 +165,7 @@ def _multiply(slot, rings, acc, config: tl.constexpr):
     else:
         tokens = rings[2].index(slot).permute((0, 2, 1)).load(gl.DotOperandLayout(1, product, 2))
         if config.tokens <= _MOST_SCALED_LATE:
-            acc = multiply_values(halves, scales, tokens, acc, config)
+            acc = _multiply_values(halves, scales, tokens, acc, config)
         else:
             a = weights_of(halves, scales, config.warps // config.column_warps)
             acc = mma_v2(gl.convert_layout(a, gl.DotOperandLayout(0, product, 2), assert_trivial=True), tokens, acc)
@@ -173,7 +173,7 @@ def _multiply(slot, rings, acc, config: tl.constexpr):
 
 
 @jit
-def multiply_values(halves, scales, tokens, acc, config: tl.constexpr):
+def _multiply_values(halves, scales, tokens, acc, config: tl.constexpr):
     """`acc` and the product of one step, where a block's scales multiply its product."""
     product: tl.constexpr = _product_layout(config)
     blocks, block_scales = split_columns(halves, scales)
@@ -229,13 +229,13 @@ def expert_product(
         gl.allocate_shared_memory(gl.bfloat16, token_ring, _token_ring_layout(config)),
     )
     # Rows past the last one repeat it.
-    quarter = gl.minimum(row // 4 + line(layout, 1, config.rows // 4), (rows + 15) // 16 * 4 - 1)
+    quarter = gl.minimum(row // 4 + _line(layout, 1, config.rows // 4), (rows + 15) // 16 * 4 - 1)
     half_ptr = blocks + quarter * ((columns + 63) // 64 * 64)
     # Two rows, r and r + 8 of 16, share a word.
-    pair = line(copies, 1, config.rows // 2)
+    pair = _line(copies, 1, config.rows // 2)
     group = row // 16 + pair // 8
-    scale_line = group // 16 * 8 + group % 8
-    scale_ptr = scales + scale_line * ((columns + 127) // 128 * 32) + group // 8 % 2 * 8 + pair % 8
+    line = group // 16 * 8 + group % 8
+    scale_ptr = scales + line * ((columns + 127) // 128 * 32) + group // 8 % 2 * 8 + pair % 8
     token_ptr = x + (source.to(gl.int64) * columns)[None, :, None]
     token_inside = (source >= 0)[None, :, None]
     acc = gl.zeros(tile, gl.float32, layout=_product_layout(config))
@@ -279,5 +279,5 @@ def expert_product(
     if not config.warpgroup:
         acc = gl.sum(acc, 0)
         if config.tokens <= _MOST_SCALED_LATE:
-            acc *= LOWER
+            acc *= _LOWER
     return acc

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 class ExpertConfig(NamedTuple):
     rows: int
-    """Weight rows of a program: 64, 128 or 256, and at least 16 for each warp along them; 16 is `down_few`."""
+    """Weight rows of a program: 64, 128 or 256, and at least 16 for each warp along them."""
     tokens: int
     """Tokens of a tile: 8 to 128."""
     stages: int
-    """Bursts in the ring, or whole experts' rows."""
+    """Bursts in the ring."""
     shares: int = 1
     """Programs that split the columns of a row."""
     warps: int = 4
@@ -72,9 +72,10 @@ def pick_gate_up(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig
 
 def pick_down(num_pairs: int, num_experts: int, hopper: bool) -> ExpertConfig:
     tokens = tile_tokens(num_pairs, num_experts)
+    if num_pairs <= 4:
+        return ExpertConfig(64, tokens, stages=4, shares=4)
     if num_pairs <= 8:
-        # Two programs at once on Hopper, with all experts of a token on the way; others have 99 KiB for one.
-        return ExpertConfig(16, tokens, stages=4 if hopper else 3, warps=8, column_warps=8, registers=128)
+        return ExpertConfig(128, tokens, stages=3, shares=2, burst=2)
     if tokens == 8:
         return ExpertConfig(64, tokens, stages=3, burst=2)
     return _many_pairs(tokens, hopper)
