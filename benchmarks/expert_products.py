@@ -33,8 +33,10 @@ CHECKED_TOKENS = 2
 SWEPT_TILES = ((64, 4), (128, 4), (128, 8), (256, 8))
 """Rows and warps."""
 SWEPT_TOKENS = (8, 16, 32, 64, 128)
-SWEPT_RINGS = ((3, 1), (4, 1), (6, 1), (2, 2), (3, 2), (4, 2), (5, 2), (2, 3))
+SWEPT_RINGS = ((2, 1), (3, 1), (4, 1), (6, 1), (2, 2), (3, 2), (4, 2), (5, 2), (2, 3))
 """Bursts, and steps of one."""
+SWEPT_REGISTERS = (None, 80)
+"""The most of a thread: as the compiler likes, or such that six programs of four warps run at once."""
 SHARED_BYTES = 113 << 10
 """Of the larger configurations two programs are to fit an SM of Hopper."""
 
@@ -229,9 +231,10 @@ def configs(pairs: int, experts: int, shares: Sequence[int]) -> list[ExpertConfi
     tokens = [size for size in SWEPT_TOKENS if mean / 2 <= size <= max(8, 4 * mean)]
     shares = shares if pairs <= 8 * experts else shares[:1]
     swept = [
-        ExpertConfig(rows, n, stages, k, warps, warpgroup=wide, burst=burst)
+        ExpertConfig(rows, n, stages, k, warps, wide, burst, registers=registers)
         for (rows, warps), n, (stages, burst), k in combinations(SWEPT_TILES, tokens, SWEPT_RINGS, shares)
         for wide in ((False,) if n < 16 else (False, True))
+        for registers in (SWEPT_REGISTERS if warps == 4 else (None,))
     ]
     # A step brings half a byte a weight and two bytes a token's value.
     return [c for c in swept if c.stages * c.burst * 128 * (c.rows / 2 + 2 * c.tokens) <= SHARED_BYTES]
