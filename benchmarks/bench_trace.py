@@ -1,7 +1,9 @@
 """One decode step by kernel: launches, microseconds and share, from a profiler trace of steady decode steps.
 
-vLLM's own profiler hook records the engine's process; the first steps of a batch are not in the trace. The time
-between kernels is the difference of the last two lines: the span of the trace over its steps, and all kernels.
+vLLM's own profiler hook records the engine's process; the first steps of a batch are not in the trace. Kernels may
+overlap, so that their sum is more than the time in which the GPU is at work; that, and the span of the trace over its
+steps, are the last two lines. Their difference is the host's, which the profiler makes slower: without it a step takes
+less than the span, and no less than the GPU's work.
 """
 
 import argparse
@@ -79,8 +81,9 @@ def _batch(
         share = 100 * kernel.us / total
         row = {"model": options.model, "variant": variant, "batch": batch, "context": options.context}
         row |= {"kernel": kernel.name, "launches": kernel.launches, "us": kernel.us, "%": share}
-        kept.add(row | {"steps": summary.steps, "us_a_step": summary.step_us})
+        kept.add(row | {"steps": summary.steps, "busy_us_a_step": summary.busy_us, "us_a_step": summary.step_us})
         lines.append([kernel.name[:NAME_SHOWN], kernel.launches, kernel.us, share])
+    lines.append(["the GPU at work", None, summary.busy_us, None])
     lines.append([f"span of {summary.steps} steps", None, summary.step_us, None])
     print(f"\n{variant}, {options.model}, batch {batch}, {options.context} tokens each: one decode step")
     print(report.table(["kernel", "launches", "us", "%"], lines), flush=True)
@@ -100,6 +103,8 @@ class Summary:
     kernels: list[Kernel]
     """The longest first."""
     steps: int
+    busy_us: float
+    """In which one kernel or more runs, over the steps."""
     step_us: float
     """From the start of the first kernel to the end of the last, over the steps."""
 
@@ -122,7 +127,16 @@ def summarize(events: Iterable[Mapping[str, Any]]) -> Summary:
         raise ValueError(f"the trace has {steps} steps and {len(spans)} kernels: the profiler saw no GPU")
     kernels = [Kernel(name, launches / steps, us / steps) for name, (launches, us) in sums.items()]
     span = max(end for _, end in spans) - min(start for start, _ in spans)
-    return Summary(sorted(kernels, key=lambda kernel: -kernel.us), steps, span / steps)
+    return Summary(sorted(kernels, key=lambda kernel: -kernel.us), steps, _covered(spans) / steps, span / steps)
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of what the spans, from start to end, cover together."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
 
 
 def events_of(path: Path) -> list[dict[str, Any]]:

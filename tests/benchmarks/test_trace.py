@@ -20,7 +20,14 @@ def test_kernels_a_step(tmp_path):
     path.write_bytes(gzip.compress(json.dumps({"traceEvents": events}).encode()))
     summary = summarize(events_of(path))
     assert summary.kernels == [Kernel("large", 2.0, 4.0), Kernel("small", 1.0, 1.0)]
-    assert (summary.steps, summary.step_us) == (2, 8.5)
+    assert (summary.steps, summary.busy_us, summary.step_us) == (2, 5.0, 8.5)
+
+
+def test_kernels_that_overlap_count_once():
+    spans = [(0, 4), (2, 6), (3, 5), (9, 10)]
+    events = [{"cat": "kernel", "name": "k", "ts": start, "dur": end - start} for start, end in spans]
+    summary = summarize([{"cat": "user_annotation", "name": "execute_context_0(0)_generation_1(1)"}, *events])
+    assert (summary.busy_us, summary.kernels[0].us) == (7.0, 11.0)
 
 
 def test_a_trace_without_a_gpu_is_refused():
