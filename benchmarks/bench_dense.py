@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product as combinations
 from typing import TYPE_CHECKING
 
-from benchmarks import report, timing
+from benchmarks import expert_products, report, timing
 from vllm_gptoss.kernels.tuning import DenseConfig, WideDenseConfig, dense_registers, pick_dense, pick_wide_dense
 
 if TYPE_CHECKING:
@@ -76,10 +76,18 @@ def _inputs(batch: int, rows: int, columns: int) -> list[Inputs]:
 
 
 def pick(tokens: int, rows: int, columns: int) -> Config:
-    """What the model runs on Hopper with that many tokens."""
-    from vllm_gptoss.ops import MAX_DENSE_TOKENS
+    """What the model runs on this GPU with that many tokens.
 
-    return pick_dense(tokens, rows, columns) if tokens <= MAX_DENSE_TOKENS else pick_wide_dense(rows, columns)
+    Raises: SystemExit for so many that it runs cuBLAS.
+    """
+    from vllm_gptoss.ops import MAX_DENSE_TOKENS, MAX_WIDE_DENSE_TOKENS
+
+    if tokens <= MAX_DENSE_TOKENS:
+        return pick_dense(tokens, rows, columns)
+    most = MAX_WIDE_DENSE_TOKENS if expert_products.is_hopper() else MAX_DENSE_TOKENS
+    if tokens > most:
+        raise SystemExit(f"projections of {tokens} tokens are cuBLAS's on this GPU: name --batches of up to {most}")
+    return pick_wide_dense(rows, columns)
 
 
 def _ours(inputs: Sequence[Inputs], config: Config) -> list[Callable[[], "torch.Tensor"]]:

@@ -153,9 +153,9 @@ PATHS = {
 def test_two_to_the_thirty_paths(shape):
     """Text and time grow with the schema, not with the ways through it."""
     defined = {f"D{n}": PATHS[shape](refer(f"D{n + 1}"), refer(f"D{n + 1}")) for n in range(30)}
-    begun = time.monotonic()
+    begun = time.process_time()
     result = written({"x": refer("D0")}, **defined, D30=STRING)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 5
     assert len(result.text) + sum(map(len, result.types.values())) < 3000
 
 
